@@ -118,11 +118,15 @@ def _verify_file(path: Path) -> int:
     except (coding.TicketError, exchange.ExchangeError) as error:
         print(error)
         return 1
-    what = "the format has no hashes"
     if path.suffix == ".ticket":
         is_made = coding.inspect(path).manifest.values == INITIALIZER
         what = "its hashes cover values that an initialiser makes" if is_made else HASHED
-    print(f"No damage in '{path}'; {what}.")
+        print(f"No damage in '{path}'; {what}.")
+    else:
+        print(
+            f"No damage in the structure of '{path}'; the format has no hashes, so the values were "
+            "not checked."
+        )
     return 0
 
 

@@ -20,9 +20,11 @@ from lth_jax.exchange.mapping import (
     layout_of,
     to_torch,
     warn_of_flattened,
+    with_biases,
 )
 from lth_jax.exchange.written import Written, write
 from lth_jax.layouts import Layout, Layouts
+from lth_jax.pruning.checks import check_mask
 from lth_jax.types import Mask, Params
 
 ORIGINAL, MASK = "_orig", "_mask"
@@ -66,6 +68,7 @@ def save_safetensors(
     Raises:
       ExchangeError: a leaf has no name, layout or dtype in the file, or the file exists.
       ValueError: `mask` does not fit `params`.
+      TypeError: a leaf of `mask` is not bool.
 
     >>> import tempfile
     >>> params = {"fc": {"kernel": np.arange(6.0).reshape(2, 3)}}
@@ -121,15 +124,17 @@ def to_state_dict(
     Raises:
       ExchangeError: as `save_safetensors` raises it.
       ValueError: `mask` does not fit `params`.
+      TypeError: a leaf of `mask` is not bool.
 
     >>> found = to_state_dict({"w": np.ones(2)}, {"w": np.array([True, False])}, masks=True)
     >>> {name: array.tolist() for name, array in found.items()}
     {'w_orig': [1.0, 0.0], 'w_mask': [1.0, 0.0]}
     """
     if mask is not None:
-        trees.check_same_structure("mask", mask, "params", params)
+        mask = jax.tree.map(np.asarray, mask)
+        check_mask(mask, params)
     leaves = {name: np.asarray(leaf) for name, leaf in trees.to_named(params).items()}
-    kept = {} if mask is None else trees.to_named(jax.tree.map(np.asarray, mask))
+    kept = {} if mask is None else trees.to_named(mask)
     further = {} if state is None else trees.to_named(state)
     if twice := sorted(set(leaves) & set(further)):
         raise ExchangeError(f"`params` and `state` both have the leaves {twice[:3]}.")
@@ -140,7 +145,8 @@ def to_state_dict(
     chosen: dict[str, Layout | None] = {}
     if targets is not None:
         shapes = {name: leaf.shape for name, leaf in leaves.items()}
-        chosen = {n: layout_of(n, shapes[n], targets[n], layouts or {}) for n in leaves}
+        known = with_biases(shapes, targets, layouts or {})
+        chosen = {n: layout_of(n, shapes[n], targets[n], known) for n in leaves}
         warn_of_flattened(shapes, chosen, targets)
     found: dict[str, np.ndarray] = {}
     for name, leaf in leaves.items():

@@ -20,6 +20,11 @@ from lth_jax.layouts import DENSE, Layout, Layouts, conv, resolve
 AS_IS = "as_is"
 _FORMS = "'dense', 'conv', 'as_is', or a table of `inputs`, `outputs` and `window`"
 _FIELDS = {"name", "layout", "flattened"}
+_UNMAPPED = {
+    "transposed": "a transposed convolution, which is not mapped, since PyTorch mirrors its window",
+    "gated": "a gated recurrent cell, which is not mapped, since PyTorch may order its gates "
+    "differently",
+}
 
 
 class Target(NamedTuple):
@@ -98,7 +103,7 @@ def _target(leaf: str, entry: Any) -> Target:
     try:
         layout = entry.get("layout")
         if isinstance(layout, Mapping):
-            layout = Layout(**{name: tuple(axes) for name, axes in layout.items()})
+            layout = Layout.of_axes(layout)
         return Target(entry["name"], layout, tuple(map(int, flattened)))
     except (TypeError, ValueError) as error:
         raise ExchangeError(f"`mapping` at '{leaf}' has no valid layout: {error}") from None
@@ -110,7 +115,8 @@ def layout_of(leaf: str, shape: tuple[int, ...], target: Target, layouts: Layout
     These are leaves of one axis or none, embeddings, and leaves marked `"as_is"`.
 
     Raises:
-      ExchangeError: the layout is not known, or has stacked layers.
+      ExchangeError: the layout is not known, has stacked layers, or is that of a transposed
+        convolution or a gated recurrent cell.
     """
     layout, axes = target.layout, len(shape)
     if axes < 2 or layout == AS_IS:
@@ -130,6 +136,11 @@ def layout_of(leaf: str, shape: tuple[int, ...], target: Target, layouts: Layout
             f"The layout of '{leaf}', of shape {shape}, is needed for PyTorch: pass `layouts` (as "
             f"of lth_jax.layouts.of_linen), or give its `layout` in the mapping: {_FORMS}."
         )
+    if layout.kind:
+        raise ExchangeError(
+            f"'{leaf}' is a kernel of {_UNMAPPED[layout.kind]}; to write or read its axes alone, "
+            f"state its `layout` in the mapping: {_FORMS}."
+        )
     if len(layout.order) != axes:
         raise ExchangeError(
             f"The layout of '{leaf}' has {len(layout.order)} axes, but its shape is {shape}; where "
@@ -141,6 +152,41 @@ def layout_of(leaf: str, shape: tuple[int, ...], target: Target, layouts: Layout
             "each layer, so unstack the leaf first."
         )
     return layout
+
+
+def with_biases(
+    shapes: Mapping[str, tuple[int, ...] | None],
+    targets: Mapping[str, Target],
+    layouts: Layouts,
+) -> dict[str, Layout]:
+    """`layouts`, and those of biases with several axes, which their kernels' outputs determine.
+
+    Args:
+      shapes: leaf name to shape; None where it is not known.
+      targets: the mapping, whose layouts of kernels count before those of `layouts`.
+      layouts: leaf name to layout.
+
+    >>> shapes = {"query/kernel": (6, 2, 4), "query/bias": (2, 4)}
+    >>> targets = {name: Target(name) for name in shapes}
+    >>> with_biases(shapes, targets, {"query/kernel": Layout((0,), (1, 2))})["query/bias"]
+    Layout(outputs=(0, 1))
+    """
+    stated = {name: t.layout for name, t in targets.items() if isinstance(t.layout, Layout)}
+    known, added = {**layouts, **stated}, dict(layouts)
+    for kernel, layout in known.items():
+        shape, bias = shapes.get(kernel), f"{kernel.rpartition('/')[0]}/bias".lstrip("/")
+        if bias in known or shape is None or len(shape) != len(layout.order):
+            continue
+        axes = sorted((*layout.stacked, *layout.outputs))
+        sizes, found = tuple(shape[axis] for axis in axes), shapes.get(bias)
+        ones = len(layout.window) if found and len(found) > len(axes) else 0  # of Equinox
+        if found and len(found) > 1 and found == (*sizes, *(1,) * ones):
+            outputs, stacked = (
+                tuple(map(axes.index, side)) for side in (layout.outputs, layout.stacked)
+            )
+            outputs = (*outputs, *range(len(axes), len(found)))
+            added[bias] = Layout((), outputs, stacked=stacked)
+    return added
 
 
 def _order(layout: Layout) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from jax.experimental import sparse
 from lth_jax import trees
 from lth_jax.exchange.errors import ExchangeError
 from lth_jax.layouts import DENSE, Layout
+from lth_jax.pruning.checks import check_mask
 from lth_jax.types import Mask, Params
 
 
@@ -42,12 +43,13 @@ def to_bcoo(params: Params, mask: Mask) -> Any:
     Raises:
       ExchangeError: a leaf has a dtype that JAX would convert, such as float64.
       ValueError: `mask` does not fit `params`.
+      TypeError: a leaf of `mask` is not bool.
 
     >>> found = to_bcoo({"w": np.eye(3, dtype=np.float32)}, {"w": np.eye(3, dtype=bool)})
     >>> found["w"].nse, found["w"].todense().tolist()[0]
     (3, [1.0, 0.0, 0.0])
     """
-    trees.check_same_structure("mask", mask, "params", params)
+    check_mask(jax.tree.map(np.asarray, mask), params)
 
     def one(name: str, leaf: Any, keep: Any) -> Any:
         leaf, keep = np.asarray(leaf), np.asarray(keep)
@@ -81,6 +83,8 @@ def pack_nm(leaf: Any, mask: Any, n: int, m: int, layout: Layout = DENSE) -> Pac
 
     Raises:
       ExchangeError: `m` does not divide the inputs, or a group keeps more than `n`.
+      ValueError: `mask` has another shape than `leaf`.
+      TypeError: `mask` is not bool.
 
     >>> leaf = np.array([[1.0], [0.0], [0.0], [4.0]])
     >>> packed = pack_nm(leaf, leaf != 0, 2, 4)
@@ -88,6 +92,7 @@ def pack_nm(leaf: Any, mask: Any, n: int, m: int, layout: Layout = DENSE) -> Pac
     ([1.0, 4.0], [0, 3])
     """
     leaf, keep = np.asarray(leaf), np.asarray(mask)
+    check_mask({"leaf": keep}, {"leaf": leaf})
     layers, window, inputs, outputs = layout.matrix_shape(leaf.shape)
     if not 1 <= n <= m <= 256:
         raise ExchangeError(f"`n` and `m` are {n} and {m}; 1 <= n <= m <= 256 is needed.")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from lth_jax import trees
@@ -15,6 +16,7 @@ from lth_jax.exchange.errors import ExchangeError
 from lth_jax.exchange.sparse import Packed, bcoo, pack_nm, unpack_nm
 from lth_jax.exchange.written import Written, write
 from lth_jax.layouts import Layout, Layouts, resolve
+from lth_jax.pruning.checks import check_mask
 from lth_jax.store.leaves import nest
 from lth_jax.types import Mask, Params
 
@@ -35,6 +37,7 @@ def save_bcoo(path: str | Path, params: Params, mask: Mask, *, overwrite: bool =
     Raises:
       ExchangeError: the file exists.
       ValueError: `mask` does not fit `params`.
+      TypeError: a leaf of `mask` is not bool.
 
     >>> import tempfile
     >>> params, mask = {"w": np.eye(3, dtype=np.float32)}, {"w": np.eye(3, dtype=bool)}
@@ -76,6 +79,7 @@ def save_nm(
     Raises:
       ExchangeError: a pruned leaf is not N:M, its layout is not known, or the file exists.
       ValueError: `mask` does not fit `params`.
+      TypeError: a leaf of `mask` is not bool.
 
     >>> import tempfile
     >>> params, mask = {"w": np.eye(4, dtype=np.float32)}, {"w": np.eye(4, dtype=bool)}
@@ -98,7 +102,7 @@ def save_nm(
             raise ExchangeError(f"`mask` at '{name}' is not {n}:{m}: {error}.") from None
         bits = pack_fixed(packed.indices.ravel().astype(np.int64), (m - 1).bit_length())
         code = np.frombuffer(to_bytes(bits), np.uint8)
-        entry = {"shape": list(leaf.shape), "layout": vars(known[name])}
+        entry = {"shape": list(leaf.shape), "layout": known[name].axes}
         return {f"{name}.values": packed.values, f"{name}.indices": code}, entry
 
     return _save(path, params, mask, {"format": NM, "n": n, "m": m}, arrays, overwrite)
@@ -107,7 +111,7 @@ def save_nm(
 def _save(
     path: str | Path, params: Params, mask: Mask, about: Any, arrays: Any, overwrite: bool
 ) -> Written:
-    trees.check_same_structure("mask", mask, "params", params)
+    check_mask(jax.tree.map(np.asarray, mask), params)
     found, entries, wanted = {}, {}, {}
     kept = trees.to_named(mask)
     leaves = {name: np.asarray(leaf) for name, leaf in trees.to_named(params).items()}
@@ -184,7 +188,7 @@ def _parts(arrays: tensor_file.Arrays, metadata: dict[str, str]) -> dict[str, An
                 width, reader = (about["m"] - 1).bit_length(), Reader(second.tobytes())
                 places = unpack_fixed(reader.bits(first.size * width), width)
                 indices = places.reshape(first.shape).astype(np.uint8)
-                layout = Layout(**{key: tuple(axes) for key, axes in entry["layout"].items()})
+                layout = Layout.of_axes(entry["layout"])
                 found[name] = Packed(first, indices, about["m"], layout, tuple(entry["shape"]))
         return found
     except (KeyError, TypeError, ValueError, TicketError) as error:

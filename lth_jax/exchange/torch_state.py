@@ -27,6 +27,7 @@ from lth_jax.exchange.mapping import (
     leaf_shape,
     torch_shape,
     warn_of_flattened,
+    with_biases,
 )
 from lth_jax.extras import needed_by
 from lth_jax.layouts import Layouts
@@ -126,8 +127,9 @@ def load_torch_state(
     elif missing := sorted(set(further) - set(targets)):
         raise ExchangeError(f"`mapping` has no PyTorch name for {missing[:3]} of `state`.")
     expected = shapes | further
+    known = with_biases(expected, targets, layouts or {})
     places = {
-        leaf: _Place(leaf, target, layouts or {}, expected.get(leaf), weights[target.name])
+        leaf: _Place(leaf, target, known, expected.get(leaf), weights[target.name])
         for leaf, target in targets.items()
     }
     warn_of_flattened(

@@ -4,7 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from lth_jax.layouts.layout import DENSE, Layout, conv
-from lth_jax.layouts.modules import Describe, einsum_layout, general_layout, of_layer, present
+from lth_jax.layouts.modules import (
+    Describe,
+    einsum_layout,
+    general_layout,
+    of_layer,
+    present,
+    transposed_conv,
+)
 
 
 def of_keras(model: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
@@ -49,17 +56,20 @@ def of_keras(model: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
         made = each(general_layout(1, 2), "query/kernel", "key/kernel", "value/kernel")(layer)
         return {**made, "attention_output/kernel": (general_layout(2, 1), ())}
 
-    cell = each(DENSE, "kernel", "recurrent_kernel")
+    def cell(layout: Layout) -> Describe:
+        return each(layout, "kernel", "recurrent_kernel")
+
     known: dict[type, Describe] = {
         kl.Dense: each(DENSE, "kernel"),
         kl.Embedding: each(DENSE, "embeddings"),
         kl.EinsumDense: lambda m: present("kernel", einsum_layout(m.equation, m.kernel.shape), ()),
         kl.MultiHeadAttention: attention,
-        **dict.fromkeys((kl.SimpleRNNCell, kl.LSTMCell, kl.GRUCell), cell),
+        kl.SimpleRNNCell: cell(DENSE),
+        **dict.fromkeys((kl.LSTMCell, kl.GRUCell), cell(DENSE.of_kind("gated"))),
         **dict.fromkeys((kl.Conv1D, kl.Conv2D, kl.Conv3D), of_window("kernel", conv)),
         **dict.fromkeys(
             (kl.Conv1DTranspose, kl.Conv2DTranspose, kl.Conv3DTranspose),
-            of_window("kernel", lambda n: Layout((n + 1,), (n,), tuple(range(n)))),
+            of_window("kernel", lambda n: transposed_conv(n, swapped=True)),
         ),
         **dict.fromkeys((kl.DepthwiseConv1D, kl.DepthwiseConv2D), of_window("kernel", depthwise)),
         **dict.fromkeys((kl.SeparableConv1D, kl.SeparableConv2D), separable),

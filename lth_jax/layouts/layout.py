@@ -3,14 +3,16 @@
 import fnmatch
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from lth_jax import trees
+
+KINDS = ("", "transposed", "gated")
 
 
 @dataclass(frozen=True, repr=False)
@@ -24,6 +26,8 @@ class Layout:
       stacked: axes of independent layers, from `nn.scan`, `nnx.vmap` or `eqx.filter_vmap`; each
         index is a separate layer.
       heads: axes of attention heads, which are also in `inputs` or `outputs`.
+      kind: `"transposed"` for the kernel of a transposed convolution, `"gated"` for one of a gated
+        recurrent cell (LSTM, GRU), empty for others. Layouts of the same axes are equal.
 
     >>> Layout(inputs=(0,), outputs=(1, 2), heads=(1,)).fan_in((64, 4, 16))
     64
@@ -34,6 +38,7 @@ class Layout:
     window: tuple[int, ...] = ()
     stacked: tuple[int, ...] = ()
     heads: tuple[int, ...] = ()
+    kind: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         axes = sorted(self.order)
@@ -44,10 +49,28 @@ class Layout:
             )
         if not set(self.heads) <= {*self.inputs, *self.outputs}:
             raise ValueError(f"`heads` is {self.heads}, but heads are axes of inputs or outputs.")
+        if self.kind not in KINDS:
+            raise ValueError(f"`kind` is {self.kind!r}, but it must be one of {KINDS}.")
 
     def __repr__(self) -> str:
-        axes = vars(self).items()
-        return f"Layout({', '.join(f'{name}={found}' for name, found in axes if found)})"
+        fields = vars(self).items()
+        return f"Layout({', '.join(f'{name}={found!r}' for name, found in fields if found)})"
+
+    @property
+    def axes(self) -> dict[str, tuple[int, ...]]:
+        """The fields of axes by name, as files hold them."""
+        return {name: found for name, found in vars(self).items() if name != "kind"}
+
+    @classmethod
+    def of_axes(cls, axes: Mapping[str, Iterable[int]]) -> "Layout":
+        """The inverse of `axes`.
+
+        Raises:
+          TypeError: a field is unknown or missing.
+          ValueError: the axes are no whole layout.
+        """
+        made: dict[str, Any] = {name: tuple(map(int, found)) for name, found in axes.items()}
+        return cls(**made)
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -72,7 +95,15 @@ class Layout:
         inputs, outputs, window, stacked, heads = (
             tuple(a + (a >= axis) for a in field) for field in fields
         )
-        return Layout(inputs, outputs, window, tuple(sorted((axis, *stacked))), heads)
+        return Layout(inputs, outputs, window, tuple(sorted((axis, *stacked))), heads, self.kind)
+
+    def of_kind(self, kind: str) -> "Layout":
+        """The layout of the same axes in a layer of this kind.
+
+        >>> DENSE.of_kind("gated")
+        Layout(inputs=(0,), outputs=(1,), kind='gated')
+        """
+        return replace(self, kind=kind)
 
     def to_matrix(self, leaf: jax.Array) -> jax.Array:
         """Reshapes the leaf to `(layers, window, inputs, outputs)`, each a product of its axes.

@@ -108,9 +108,18 @@ def einsum_layout(equation: str, shape: tuple[int, ...]) -> Layout | None:
     return Layout(inputs, outputs, stacked=stacked)
 
 
-def _flax_conv(shape: tuple[int, ...], transposed: bool = False) -> Layout:
-    window, second, last = _axes(len(shape) - 2, 1, 1)
-    return Layout(last, second, window) if transposed else Layout(second, last, window)
+def transposed_conv(dimensions: int, swapped: bool) -> Layout:
+    """As `conv`, of a transposed convolution; `swapped`: `(*window, outputs, inputs)`."""
+    window, second, last = _axes(dimensions, 1, 1)
+    sides = (last, second) if swapped else (second, last)
+    return Layout(*sides, window, kind="transposed")
+
+
+def _gated(
+    described: Mapping[str, tuple[Layout, tuple[int, ...]]],
+) -> dict[str, tuple[Layout, tuple[int, ...]]]:
+    """The layouts of a layer inside a gated recurrent cell."""
+    return {name: (layout.of_kind("gated"), shape) for name, (layout, shape) in described.items()}
 
 
 def of_linen(module: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
@@ -152,6 +161,7 @@ def of_linen_init(init: Callable[..., Any], *args: Any) -> dict[str, Layout]:
     """
     from flax import linen as nn
 
+    cells = (nn.LSTMCell, nn.OptimizedLSTMCell, nn.GRUCell, nn.MGUCell, nn.ConvLSTMCell)
     seen: dict[str, dict[str, tuple[Layout, Any]]] = {}
     known = _linen_types()
 
@@ -159,6 +169,8 @@ def of_linen_init(init: Callable[..., Any], *args: Any) -> dict[str, Layout]:
         out = call(*call_args, **call_kwargs)
         layer = context.module
         described = of_layer(layer, known) if layer.scope is not None else {}
+        if isinstance(layer.parent, cells):
+            described = _gated(described)
         if described:
             held = layer.scope.variables().get("params", {})
             shapes = {name: leaf.shape for name, leaf in held.items() if hasattr(leaf, "shape")}
@@ -207,7 +219,7 @@ def _linen_types() -> dict[type, Describe]:
         ),
         nn.Conv: named("kernel", lambda layer: conv(window(layer))),
         nn.ConvTranspose: named(
-            "kernel", lambda layer: _flax_conv((1,) * (window(layer) + 2), layer.transpose_kernel)
+            "kernel", lambda layer: transposed_conv(window(layer), layer.transpose_kernel)
         ),
     }
 
@@ -246,15 +258,22 @@ def of_nnx(module: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
             "kernel", einsum_layout(m.einsum_str, m.kernel_shape), m.kernel_shape
         ),
         nnx.Embed: lambda m: {"embedding": (DENSE, (m.num_embeddings, m.features))},
-        nnx.Conv: lambda m: {"kernel": (_flax_conv(m.kernel_shape), m.kernel_shape)},
+        nnx.Conv: lambda m: {"kernel": (conv(len(m.kernel_shape) - 2), m.kernel_shape)},
         nnx.ConvTranspose: lambda m: {
-            "kernel": (_flax_conv(m.kernel_shape, m.transpose_kernel), m.kernel_shape)
+            "kernel": (
+                transposed_conv(len(m.kernel_shape) - 2, m.transpose_kernel),
+                m.kernel_shape,
+            )
         },
     }
+    cells = (nnx.LSTMCell, nnx.OptimizedLSTMCell, nnx.GRUCell)
+    modules = dict(nnx.iter_modules(module))
 
     def layers() -> Iterator[tuple[str, Any]]:
-        for path, layer in nnx.iter_modules(module):
-            yield "/".join(map(str, path)), of_layer(layer, known)
+        for path, layer in modules.items():
+            described = of_layer(layer, known)
+            inside = path and isinstance(modules.get(path[:-1]), cells)
+            yield "/".join(map(str, path)), _gated(described) if inside else described
 
     return _collect(nnx.state(module, nnx.Param), layers())
 
@@ -293,13 +312,16 @@ def of_equinox(module: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
     def window(layer: Any) -> dict[str, tuple[Layout, Any]]:
         outputs, inputs, spatial = _axes(1, 1, layer.num_spatial_dims)
         shape = (layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size)
-        return {"weight": (Layout(inputs, outputs, spatial), shape)}
+        kind = "transposed" if isinstance(layer, eqx.nn.ConvTranspose) else ""
+        return {"weight": (Layout(inputs, outputs, spatial, kind=kind), shape)}
 
     def gates(number: int) -> Describe:
-        return lambda m: {
-            "weight_ih": (backward, (number * m.hidden_size, m.input_size)),
-            "weight_hh": (backward, (number * m.hidden_size, m.hidden_size)),
-        }
+        return lambda m: _gated(
+            {
+                "weight_ih": (backward, (number * m.hidden_size, m.input_size)),
+                "weight_hh": (backward, (number * m.hidden_size, m.hidden_size)),
+            }
+        )
 
     known: dict[type, Describe] = {
         eqx.nn.Linear: lambda m: {
@@ -350,15 +372,19 @@ def of_haiku(init: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, L
         hk.Embed: lambda m: {"embeddings": (DENSE, ())},
         hk.ConvND: lambda m: {"w": (conv(m.num_spatial_dims), ())},
         hk.ConvNDTranspose: lambda m: {
-            "w": (_flax_conv((1,) * (m.num_spatial_dims + 2), transposed=True), ())
+            "w": (transposed_conv(m.num_spatial_dims, swapped=True), ())
         },
         hk.DepthwiseConv2D: lambda m: {"w": (conv(2), ())},
     }
+    cells = (hk.LSTM, hk.Conv1DLSTM, hk.Conv2DLSTM, hk.Conv3DLSTM)  # GRU's leaves have no layout
+    gated: set[str] = set()
     seen: dict[str, dict[str, tuple[Layout, Any]]] = {}
 
     def look(call: Any, call_args: Any, call_kwargs: Any, context: Any) -> Any:
         out = call(*call_args, **call_kwargs)
         described = of_layer(context.module, known)
+        if isinstance(context.module, cells):
+            gated.add(context.module.module_name)
         if described and context.method_name == "__call__":
             # Inside `hk.layer_stack`, the shape is that of one layer.
             held = {name.rpartition("/")[2]: p for name, p in context.module.params_dict().items()}
@@ -377,7 +403,7 @@ def of_haiku(init: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, L
     params = jax.eval_shape(start, jax.eval_shape(lambda: jax.random.key(0)), *args)
     # `hk.layer_stack` initialises a layer under its own name, without that of the stack.
     layers = (
-        (whole, seen[own])
+        (whole, _gated(seen[own]) if own.rpartition("/")[0] in gated else seen[own])
         for whole in params
         for own in (whole, *[name for name in seen if whole.endswith(f"/{name}")][:1])
         if own in seen
