@@ -36,7 +36,7 @@ class Pattern:
 Keep: TypeAlias = Any
 """What stays of weights `(inputs, outputs)`: a number of them (int32 scalar), a number for each
 output (int32 `(outputs,)`), the mask itself (boolean `(inputs, outputs)`), or a `Pattern`. Numbers
-may be traced."""
+may be traced; they are then not checked, and all weights stay where one is too large."""
 
 
 def is_mask(keep: Keep) -> bool:

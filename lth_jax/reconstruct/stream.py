@@ -67,6 +67,7 @@ class Stream:
                 with _pairs_named(batch):
                     found[kind] = find_layers(f, params, batch)
             self.programs.append(found[kind])
+        _check_same_layers(self.programs)
         self._restart()
 
     def gram(self, layer: Layer) -> tuple[jax.Array, int, jax.Array]:
@@ -113,6 +114,20 @@ class Stream:
         views = [View(k) for k in range(len(self.leaves))]
         data = [jnp.asarray(x) for x in jax.tree.leaves(batch)]
         return walk(program.block, [*views, *data], self.leaves)
+
+
+def _check_same_layers(programs: Sequence[Layers]) -> None:
+    """Raises `ValueError` unless batches of all shapes enter the same layers."""
+    first = {layer.key: layer for layer in programs[0]}
+    for k, program in enumerate(programs):
+        layers = {layer.key: layer for layer in program}
+        for key in first.keys() ^ layers.keys():
+            name = (layers | first)[key].name
+            there = "first" if key in first else f"number {k}"
+            raise ValueError(
+                f"`batches` of different shapes enter different layers: '{name}' is a layer for "
+                f"the batch {there}, but not for all; give batches of one shape."
+            )
 
 
 @jax.jit

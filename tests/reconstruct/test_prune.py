@@ -304,3 +304,14 @@ def test_one_count_for_all_layers_empties_no_layer_even_of_zeros():
     params = PARAMS | {"second": jnp.zeros((4, 8))}
     _, mask, _ = prune(mlp, params, BATCHES, method=reconstruct.wanda(), counts=20)
     assert (mask["first"].sum(), mask["second"].sum()) == (19, 1)
+
+
+@pytest.mark.parametrize("batches", [[BATCHES[0], BATCHES[1][:5]], [BATCHES[0][:5], BATCHES[1]]])
+def test_batches_that_enter_different_layers_are_refused(batches):
+    def only_long(params, x):
+        h = mlp(params, x)
+        return h @ params["more"] if len(x) == 16 else h
+
+    params = PARAMS | {"more": jnp.ones((4, 4))}
+    with pytest.raises(ValueError, match=r"'more' is a layer for the batch (first|number 1)"):
+        prune(only_long, params, batches, method=SPARSE_GPT, density=0.5, min_rows=0)
