@@ -72,8 +72,9 @@ def prune(
 
     Raises:
       ValueError: not exactly one target; a prunable leaf that enters no matrix product; counts out
-        of range; too few rows; batches of different shapes that enter different layers; activations that are NaN or infinite; a layer that no input reaches;
-        a singular Gram matrix without damping; a network of which nothing is prunable.
+        of range; too few rows; batches of different shapes that enter different layers; activations
+        that are NaN or infinite; a layer that no input reaches; a singular Gram matrix with too
+        little damping; a network of which nothing is prunable.
       TypeError: `batches` is no list, or holds pairs that `f` does not take; `method` is not built;
         or the leaf of a layer is not floating-point or has fewer than 16 bits.
 
