@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lth_jax.report.arms import looks
-from lth_jax.report.plotting import GREY, panes, style, with_ends
+from lth_jax.report.plotting import GREY, panes, style, ticker, with_ends
 from lth_jax.text import listing
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ def draw(runs: Runs) -> Figure:
         for name, all_runs in runs.items()
     }
     shown = {name: found for name, found in with_ratios.items() if found}
-    figure, grid = panes(len(shown), "", "Ours / alternative", share_x=False)
+    figure, grid = panes(len(shown), "", "Ours / alternative", share_x=False, share_y=False)
     for axes, (name, found) in zip(grid, shown.items(), strict=True):
-        cases = list(_rows(found[-1]))
+        cases, ends = list(_rows(found[-1])), []
         for number, (case, look) in enumerate(looks(cases).items(), 1):
             rows = [_rows(run).get(case, {"ratio": None}) for run in found]
             places = [i for i, row in enumerate(rows) if row["ratio"]]
@@ -68,13 +68,15 @@ def draw(runs: Runs) -> Figure:
                 zip(*(rows[i]["spread"] for i in places), strict=True) if places else ((), ())
             )
             with_ends(line, low, high, case)
-            for place, value in list(zip(places, values, strict=True))[-1:]:
-                axes.annotate(
-                    str(number), (place, value), (6 + 12 * (number % 3), 0),
-                    textcoords="offset points", va="center",
-                )  # fmt: skip
+            ends += [(values[-1], places[-1], number)] if places else []
+        for k, (value, place, number) in enumerate(sorted(ends)):  # neighbours stand side by side
+            axes.annotate(
+                str(number), (place, value), (6 + 14 * (k % 4), 0),
+                textcoords="offset points", va="center",
+            )  # fmt: skip
         axes.axhline(1, color=GREY, linewidth=0.8)
-        axes.set_ylim(bottom=0)
+        axes.set_yscale("log", base=2)
+        axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_xticks(range(len(found)), [run["commit"][:7] for run in found])
         axes.set_xlim(-0.5, len(found) - 0.5)
         axes.set_title(name)
