@@ -56,7 +56,7 @@ def draw(runs: Runs) -> Figure:
         for name, all_runs in runs.items()
     }
     shown = {name: found for name, found in with_ratios.items() if found}
-    figure, grid = panes(len(shown), "", "Ours / alternative", share_x=False, share_y=False)
+    figure, grid = panes(len(shown), "", "Ours / alternative", share_x=False)
     for axes, (name, found) in zip(grid, shown.items(), strict=True):
         cases, ends = list(_rows(found[-1])), []
         for number, (case, look) in enumerate(looks(cases).items(), 1):
