@@ -197,7 +197,8 @@ def measured(name: str, make: Callable[..., Any]) -> Row:
     wrong result from rounding.
     """
     one = compared(make)
-    errors, exact = (one.outputs, one.gradients), {}
+    errors = one.outputs, one.gradients
+    exact: dict[str, Any] = {}
     if max(errors) > ERROR:
         with double_precision():
             twice = compared(make, "float64")
