@@ -4,6 +4,7 @@ import argparse
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from inspect import getdoc
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -18,7 +19,7 @@ from lth_jax.analysis import AnalysisError, Measurement
 from lth_jax.cli.options import Options
 from lth_jax.cli.programs import UserError, exit_code
 from lth_jax.data import Dataset
-from lth_jax.lottery import Result
+from lth_jax.lottery import Result, Task
 
 
 class Finished(NamedTuple):
@@ -50,6 +51,14 @@ def open_finished(machine: ConfigDict, name: str) -> Finished:
     loaded = build.dataset(ConfigDict({"machine": machine, "experiment": experiment}))
     task = build.task(experiment, loaded)
     return Finished(Result.open(info.path, task, data=loaded.fingerprint), experiment, loaded)
+
+
+def recorded_task(run: Path, data_dir: str = "", manual_dir: str = "") -> Task:
+    """The task of a run's config; `lth export` calls it with what `machine.origin` records."""
+    machine = base.ladder().machine
+    machine.workdir, machine.data_placement = str(Path(run).parent), "device"
+    machine.data_dir, machine.manual_dir = data_dir, manual_dir
+    return open_finished(machine, str(run)).result.task
 
 
 def run_analysis(

@@ -1,5 +1,9 @@
 """Setup of the machine that a config describes: devices, processes and caches."""
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
 import jax
 from ml_collections import ConfigDict
 
@@ -9,6 +13,8 @@ from lth_jax import distributed
 from lth_jax.cli.programs import UserError
 from lth_jax.machine import cache_compiled_programs, cache_folder, cores, make_cpu_devices
 from lth_jax.sweeps import PlanOptions
+
+RECORDED_TASK = "experiments.finished:recorded_task"
 
 
 def prepare(machine: ConfigDict) -> None:
@@ -22,6 +28,13 @@ def prepare(machine: ConfigDict) -> None:
     _check_devices(machine)
     if machine.compilation_cache:
         cache_compiled_programs()
+
+
+def origin(machine: ConfigDict, command: Sequence[str]) -> dict[str, Any]:
+    """What a run records of its origin: its command, and how `lth export` makes its task again."""
+    folders = {name: machine[name] for name in ("data_dir", "manual_dir") if machine[name]}
+    where = {name: str(Path(folder).absolute()) for name, folder in folders.items()}
+    return {"command": list(command), "task": {"function": RECORDED_TASK, **where}}
 
 
 def _check_devices(machine: ConfigDict) -> None:

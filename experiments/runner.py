@@ -48,7 +48,7 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
             machine.workdir,
             name=experiment.name,
             config=saved,
-            env=env | {"command": list(command)} | described(planned.ladder.controls),
+            env=env | machines.origin(machine, command) | described(planned.ladder.controls),
             identity=run_identity(planned),
             wait=machine.wait,
             team=team,

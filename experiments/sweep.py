@@ -212,7 +212,7 @@ def train_cells(
             all_jobs,
             options=machines.plan_options(machine),
             programs=sharing.programs,
-            command=command,
+            origin=machines.origin(machine, command),
             on_start=on_start,
             pilot=pilot,
             progress=machine.progress,

@@ -59,7 +59,7 @@ def test_help_has_examples_that_are_right(name, capsys):
     text = capsys.readouterr().out
     assert stop.value.code == 0
     examples = re.findall(r"lth [^&|>)#\n]*", text.partition("examples:")[2])
-    assert 1 <= len(examples) <= 2 and all(f"lth {name}" in line for line in examples[:1])
+    assert 1 <= len(examples) <= 3 and all(f"lth {name}" in line for line in examples[:1])
     for line in examples:
         assert PARSER.parse_args(shlex.split(line)[1:]).command
 
@@ -86,9 +86,9 @@ BAD = {
         "(choose from ",
     ),
     "export no level": (["export", "one", "x"], "`--level` is needed to choose a network of"),
-    "export program": (
-        ["export", "one", "x.onnx", "--level", "1", "--replicate", "0"],
-        "`python -m experiments.export RUN x.onnx` with `--level` and `--replicate` writes it.",
+    "export batch": (
+        ["export", "one", "x", "--level", "1", "--replicate", "0", "--batch", "2"],
+        "`--batch` is an option of the format stablehlo or onnx, not of ticket.",
     ),
     "export pattern": (
         ["export", "one", "x", "--level=1", "--replicate=0", "--format=nm", "--pattern=2"],

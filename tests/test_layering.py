@@ -36,9 +36,9 @@ LAYERS = {
     "reconstruct": 6,
     "exchange": 6,
     "lottery": 6,
-    "cli": 7,
     "analysis": 7,
     "sweeps": 7,
+    "cli": 8,
 }
 FORBIDDEN = ("absl", "ml_collections", "experiments", "tests")
 

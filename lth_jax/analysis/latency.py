@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from lth_jax.coding.stored import Stored
 from lth_jax.legal import whole
 from lth_jax.lottery import Result, Task
 from lth_jax.population.segment import evaluate
+from lth_jax.schema import Named
 from lth_jax.timing import alternated
 
 Shape = tuple[int, ...]
@@ -71,8 +72,24 @@ def _timed(context: RunContext, *, batch: int, repeats: int) -> Found:
     return arrays, {"batch": batch, "repeats": repeats, "networks": networks, "shapes": sizes}
 
 
+class Weights(Protocol):
+    """A network without its function, such as `Stored`: arrays by leaf name."""
+
+    @property
+    def params(self) -> Named:
+        """The values of the parameters."""
+
+    @property
+    def mask(self) -> Named:
+        """Bool leaves."""
+
+    @property
+    def state(self) -> Named:
+        """The model's state (BatchNorm statistics and the like)."""
+
+
 class Shrinker:
-    """Removes the dead units of a run's networks, state included."""
+    """Removes the dead units of a task's networks, state included."""
 
     def __init__(self, task: Task, batch: int):
         self._model = task.trainer.model
@@ -91,7 +108,7 @@ class Shrinker:
         """The outputs of a network in evaluation mode."""
         return self._model.apply(variables["params"], variables["state"], x, train=False)[0]
 
-    def variables(self, one: Stored) -> Any:
+    def variables(self, one: Weights) -> Any:
         """The network's parameters, 0 where pruned, and its state."""
         shapes = self._found.params
         params = {name: np.where(one.mask[name], p, 0) for name, p in one.params.items()}
@@ -100,7 +117,7 @@ class Shrinker:
             "state": trees.from_named(one.state, shapes["state"]),
         }
 
-    def live(self, one: Stored) -> dict[str, np.ndarray]:
+    def live(self, one: Weights) -> dict[str, np.ndarray]:
         """The live units of each group; the first unit of a group without any."""
         shapes = self._found.params
         whole = jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), shapes["state"])
@@ -108,7 +125,7 @@ class Shrinker:
         units = st.live_units(self._found, mask)
         return {n: f if f.any() else np.arange(len(f)) == 0 for n, f in units.items()}
 
-    def accuracy(self, one: Stored) -> float:
+    def accuracy(self, one: Weights) -> float:
         """The accuracy on the test set."""
         return float(self._test(self.variables(one))["accuracy"])
 
@@ -117,29 +134,31 @@ class Shrinker:
         return tuple(int(units[name].sum()) for name in self.groups)
 
     def shrink(self, one: Stored, units: dict[str, np.ndarray]) -> Callable[[], Any]:
-        """The forward pass of the small network; arguments and errors as of `compact`."""
-        run, small = self.compact(one, units)
+        """The forward pass of the small network.
+
+        Raises:
+          AnalysisError: the small network has other outputs.
+        """
+        try:
+            run, small = self.compact(one, units)
+        except ValueError as error:
+            raise AnalysisError(f"'{one.arm}' at level {one.level}: {error}") from error
         return partial(run, jax.device_put(small), self.x)
 
     def compact(
-        self, one: Stored, units: dict[str, np.ndarray]
+        self, one: Weights, units: dict[str, np.ndarray]
     ) -> tuple[Callable[[Any, Any], Any], Any]:
         """The function and the variables of the small network, whose outputs have been compared.
 
         Networks of one shape share a program.
 
         Raises:
-          AnalysisError: if the small network has other outputs.
+          ValueError: the small network has other outputs.
         """
         variables, shape = self.variables(one), self.shape(units)
         if shape not in self._programs:
             _, apply = st.compact(self._found, variables, units, inexact=True)
             self._programs[shape] = jax.jit(apply)
         small, run = st.take(self._found, variables, units), self._programs[shape]
-        try:
-            st.check_same(
-                self._masked, lambda v, x: run(small, x), variables, self.x, tolerance=1e-3
-            )
-        except ValueError as error:
-            raise AnalysisError(f"'{one.arm}' at level {one.level}: {error}") from error
+        st.check_same(self._masked, lambda v, x: run(small, x), variables, self.x, tolerance=1e-3)
         return run, small

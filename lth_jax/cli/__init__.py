@@ -1,4 +1,6 @@
-"""`lth`: lists, shows, compares, exports and checks the runs of a store; it builds no model.
+"""`lth`: lists, shows, compares, exports and checks the runs of a store.
+
+Only the export of a program, which holds a network's function, builds a model.
 
 Exit codes: 0 done; 1 `lth verify` found problems; 2 bad input, one sentence on stderr; 130 and 143
 stopped by SIGINT and SIGTERM; 141 a pipe was closed by its reader.
@@ -11,7 +13,7 @@ from collections.abc import Sequence
 
 from lth_jax.cli import completion, exchange, listing, log, runs, tickets, upkeep, watch
 from lth_jax.cli.arguments import Parser
-from lth_jax.cli.programs import BROKEN_PIPE, to_null
+from lth_jax.cli.programs import BROKEN_PIPE, UserError, to_null
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         to_null(sys.stdout)  # the interpreter flushes once more when it exits
         return BROKEN_PIPE
-    except (StoreError, MissingExtraError, OSError) as error:
+    except (StoreError, UserError, MissingExtraError, OSError) as error:
         print(f"lth: {error}", file=sys.stderr)
         return 2
     return code or 0

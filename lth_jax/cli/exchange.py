@@ -9,19 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lth_jax.cli import arguments as shared
+from lth_jax.cli import program_files
 
 if TYPE_CHECKING:
     from lth_jax.coding.stored import Named
+    from lth_jax.store import RunInfo
 
-FORMATS = ("ticket", "safetensors", "bcoo", "nm")
-PROGRAMS = (".onnx", ".stablehlo")
-_ONLY_OF = {
-    "mapping": ("safetensors", None),
-    "masks": ("safetensors", False),
-    "pattern": ("nm", "2:4"),
-    "precision": ("ticket", "float32"),
+FORMATS = ("ticket", "safetensors", "bcoo", "nm", *program_files.PROGRAMS)
+_ENDINGS = {".safetensors": "safetensors"} | {f".{kind}": kind for kind in program_files.PROGRAMS}
+"""The format of a file's ending; a ticket by default."""
+_ONLY_OF: dict[str, tuple[tuple[str, ...], Any]] = {
+    "batch": (program_files.PROGRAMS, 1),
+    "compact": (program_files.PROGRAMS, False),
+    "mapping": (("safetensors",), None),
+    "masks": (("safetensors",), False),
+    "pattern": (("nm",), "2:4"),
+    "precision": (("ticket",), "float32"),
+    "task": (program_files.PROGRAMS, None),
 }
-"""Options that concern one format, and their defaults."""
+"""Options that concern some formats, and their defaults."""
 _MAPPING = "JSON or TOML file: the PyTorch name of every leaf"
 
 
@@ -41,12 +47,13 @@ def add_commands(commands: shared.Commands) -> None:
         _export,
         "write a ticket of a run, or a .ticket file, in this format or another",
         "lth export lenet-1a2b3c4d one.ticket --level 5 --replicate 0 --precision int8",
+        "lth export lenet-1a2b3c4d net.stablehlo --level 5 --replicate 0 --compact",
         "lth export one.ticket one.safetensors --mapping names.json --masks",
     )
     shared.add_run(export, "source", help="a run, or a .ticket file")
     export.add_argument("file", metavar="FILE", help="the file to write")
     export.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
-    text = "by default that of the ending .safetensors, or else a ticket"
+    text = f"by default that of the ending {', '.join(_ENDINGS)}, or else a ticket"
     export.add_argument("--format", choices=FORMATS, help=text)
     export.add_argument("--level", type=int, help="round of train-prune-rewind, of a run")
     export.add_argument("--replicate", type=int, help="which seed, of a run")
@@ -63,6 +70,13 @@ def add_commands(commands: shared.Commands) -> None:
     export.add_argument(
         "--pattern", default="2:4", help="N:M of --format nm (default: %(default)s)"
     )
+    text = "of a program: the number of examples that it takes (default: %(default)s)"
+    export.add_argument("--batch", type=int, default=1, help=text)
+    export.add_argument(
+        "--compact", action="store_true", help="of a program: without the units that the mask kills"
+    )
+    text = "of a program: package.module:name of the lottery.Task, or of a function that returns it"
+    export.add_argument("--task", help=f"{text}; by default as the run records it")
     imported = shared.add_command(
         commands,
         "import",
@@ -99,26 +113,26 @@ def _export(arguments: argparse.Namespace) -> None:
 
     path = Path(arguments.file)
     _check_free(arguments)
-    if path.suffix in PROGRAMS:
-        raise StoreError(
-            f"a {path.suffix} file holds a network's function; `python -m experiments.export RUN "
-            f"{path}` with `--level` and `--replicate` writes it."
-        )
-    kind = arguments.format or ("safetensors" if path.suffix == ".safetensors" else "ticket")
+    kind = arguments.format or _ENDINGS.get(path.suffix, "ticket")
     if path.suffix not in ("", ".ticket", f".{kind}") and not arguments.format:
         raise StoreError(
             f"`FILE` is '{path}'; choose the format of such an ending by `--format`: "
             f"{', '.join(FORMATS)}."
         )
+    if arguments.batch < 1:
+        raise StoreError(f"`--batch` is {arguments.batch}; it must be an integer from 1.")
     arguments.values = arguments.values or ("rewound" if kind == "ticket" else "trained")
     for name, (only, default) in _ONLY_OF.items():
-        if kind != only and getattr(arguments, name) != default:
-            raise StoreError(f"`--{name}` is an option of the format {only}, not of {kind}.")
+        if kind not in only and getattr(arguments, name) != default:
+            formats = " or ".join(only)
+            raise StoreError(f"`--{name}` is an option of the format {formats}, not of {kind}.")
     with _as_store_errors():
         if Path(arguments.source).suffix == ".ticket":
             network, prunable, provenance = _of_ticket(arguments.source)
             if kind == "ticket":
                 _write_ticket(arguments, network, prunable, provenance)
+            elif kind in program_files.PROGRAMS:
+                _write_program(arguments, kind, network, None)
             else:
                 _write_arrays(arguments, kind, network)
         else:
@@ -141,7 +155,11 @@ def _export_run(arguments: argparse.Namespace, kind: str) -> None:
     if kind != "ticket":
         values = (one.params, one.state)
         params, state = values if arguments.values == "trained" else rewound(store, info, one)
-        _write_arrays(arguments, kind, _Network(params, one.mask, state))
+        network = _Network(params, one.mask, state)
+        if kind in program_files.PROGRAMS:
+            _write_program(arguments, kind, network, info)
+        else:
+            _write_arrays(arguments, kind, network)
         print(f"{arguments.values} values")
         return
     precision = PRECISIONS[arguments.precision]
@@ -173,6 +191,14 @@ def _write_arrays(arguments: argparse.Namespace, kind: str, network: _Network) -
     print(repr(written))
     if kind != "safetensors":
         _warn_of(network.state, "a sparse file")
+
+
+def _write_program(
+    arguments: argparse.Namespace, kind: str, network: _Network, info: "RunInfo | None"
+) -> None:
+    options = {name: getattr(arguments, name) for name in ("batch", "compact", "overwrite")}
+    task = program_files.task_of(arguments.task, info)
+    print(repr(program_files.write(arguments.file, kind, network, task, **options)))
 
 
 def _warn_of(state: "Named", what: str) -> None:

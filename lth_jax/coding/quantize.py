@@ -107,8 +107,17 @@ def quantize(x: jax.Array, bits: int, *, channel_axis: int | None = None) -> Qua
     integers(bits, channel_axis)
     if channel_axis is not None and channel_axis not in range(-x.ndim, x.ndim):
         raise ValueError(f"`channel_axis` is {channel_axis}, but `x` has {x.ndim} axes.")
+    shared = (a for a in range(x.ndim) if channel_axis is None or a != channel_axis % x.ndim)
+    return quantize_along(x, bits, tuple(shared))
+
+
+def quantize_along(x: jax.Array, bits: int, shared: tuple[int, ...]) -> Quantized:
+    """`quantize` with one scale for all indices of the axes in `shared`.
+
+    >>> quantize_along(jnp.array([[1.0, 0.5], [3.0, 127.0]]), 8, (1,)).codes.tolist()
+    [[127, 64], [3, 127]]
+    """
     x = x.astype(jnp.float32)
-    shared = tuple(a for a in range(x.ndim) if channel_axis is None or a != channel_axis % x.ndim)
     largest = 2 ** (bits - 1) - 1
     scale = jnp.max(jnp.abs(x), axis=shared, keepdims=True, initial=0.0) / jnp.float32(largest)
     scale = jnp.where(scale >= jnp.finfo(jnp.float32).tiny, scale, jnp.float32(1))

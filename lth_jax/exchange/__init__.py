@@ -14,6 +14,7 @@ from lth_jax.exchange.programs import (
     save_stablehlo,
     to_stablehlo,
 )
+from lth_jax.exchange.qwix import from_qwix, to_qwix
 from lth_jax.exchange.sparse import Packed, pack_nm, to_bcoo, to_dense, unpack_nm
 from lth_jax.exchange.sparse_file import load_sparse, save_bcoo, save_nm
 from lth_jax.exchange.tensor_file import read as load_safetensors
@@ -26,6 +27,7 @@ __all__ = [
     "Packed",
     "Target",
     "Written",
+    "from_qwix",
     "load_safetensors",
     "load_sparse",
     "load_stablehlo",
@@ -39,6 +41,7 @@ __all__ = [
     "save_stablehlo",
     "to_bcoo",
     "to_dense",
+    "to_qwix",
     "to_stablehlo",
     "to_state_dict",
     "unpack_nm",

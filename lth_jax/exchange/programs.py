@@ -1,6 +1,7 @@
 """Networks as programs that run without this library: StableHLO by `jax.export`, and ONNX."""
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,8 @@ def save_onnx(
       lth_jax.extras.MissingExtraError: jax2onnx or onnxruntime is not installed.
     """
     check_free(path, overwrite)
+    # jax2onnx 0.13 prints a traceback for each of its plug-ins that this JAX does not support.
+    logging.getLogger("jax2onnx").setLevel(logging.ERROR)
     with needed_by("An ONNX file", "onnx"):
         import jax2onnx
         import onnxruntime

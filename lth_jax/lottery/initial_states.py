@@ -230,7 +230,8 @@ def ticket_arm(
         filled = fill_pruned(point.params, parents.mask, rewound.params)
         point = point._replace(params=filled)
     if ladder.reconstruct is not None:
-        fitted, mask = _reconstructed(trainer, ladder, mask, batches, parents)
+        fitted, mask, flags = _reconstructed(trainer, ladder, mask, batches, parents)
+        info = {**info, **flags}
         if ladder.reconstruct.start == "reconstructed":
             point = point._replace(params=fill_pruned(fitted, mask, rewound.params))
     alive = parents.alive & ~is_bad(info) if info else parents.alive
@@ -240,8 +241,8 @@ def ticket_arm(
 
 def _reconstructed(
     trainer: Trainer, ladder: Ladder, mask: Mask, batches: Any, parents: Parents
-) -> tuple[Params, Mask]:
-    """The trained weights of the parent, fitted to a mask, and the mask."""
+) -> tuple[Params, Mask, Info]:
+    """The trained weights of the parent, fitted to a mask, the mask, and the flags."""
 
     def forward(params: Params, batch: tuple[Any, Any]) -> Any:
         state, x = batch
@@ -295,6 +296,11 @@ def _unscored(ladder: Ladder, level: int, parents: Tickets, info: Info) -> list[
         leaves = names(mine, count, ladder.prunable) if parents.alive[replicate] else []
         criterion = ladder.pruner.criterion
         words = sentence(criterion, leaves, reason(mine))
+        if ladder.reconstruct is not None and parents.alive[replicate] and not leaves:
+            why = ladder.reconstruct.reasons(mine, trees.names(ladder.prunable))
+            criterion, leaves = ladder.reconstruct.name, sorted(why)
+            words = "; ".join(f"`reconstruct` finds {why[leaf]}, at '{leaf}'" for leaf in leaves)
+            words += "; give more calibration examples, or a method with more `damping`."
         found.append(Unscored(criterion, leaves, words) if leaves else inherited)
     return found
 

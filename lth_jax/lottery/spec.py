@@ -16,7 +16,7 @@ from lth_jax.population.task import Task
 from lth_jax.pruning.methods import Method
 from lth_jax.pruning.prune import Pruner
 from lth_jax.store import content_key
-from lth_jax.types import DENSE, TICKET, Count, Key, Mask, Params, Prunable
+from lth_jax.types import DENSE, TICKET, Count, Info, Key, Mask, Params, Prunable
 
 
 class Reconstruct(Protocol):
@@ -45,8 +45,11 @@ class Reconstruct(Protocol):
         live: Mask,
         batches: Sequence[Any],
         prunable: Prunable,
-    ) -> tuple[Params, Mask]:
-        """The fitted parameters and the mask, from trained parameters and the pruner's mask."""
+    ) -> tuple[Params, Mask, Info]:
+        """Fitted parameters, mask and flags, from trained parameters and the pruner's mask."""
+
+    def reasons(self, info: Info, names: Sequence[str]) -> dict[str, str]:
+        """Leaf -> why it cannot be fitted, from the flags of a call."""
 
 
 class Label(NamedTuple):

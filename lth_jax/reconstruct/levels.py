@@ -15,7 +15,7 @@ from lth_jax.reconstruct.layers import Layer, Layers
 from lth_jax.reconstruct.methods.method import LayerMethod
 from lth_jax.reconstruct.prune import check_method, check_rows, mask_others, solve_groups
 from lth_jax.reconstruct.stream import Stream
-from lth_jax.types import Mask, Params, Prunable
+from lth_jax.types import Info, Mask, Params, Prunable
 
 MASKS = ("criterion", "method")
 STARTS = ("reconstructed", "rewound")
@@ -81,8 +81,8 @@ class Reconstruction(NamedTuple):
         live: Mask,
         batches: Sequence[Any],
         prunable: Prunable,
-    ) -> tuple[Params, Mask]:
-        """The fitted weights, exactly 0 where pruned, and the mask.
+    ) -> tuple[Params, Mask, Info]:
+        """The fitted weights, exactly 0 where pruned, the mask, and which leaves cannot be fitted.
 
         Args:
           f: a jittable function of the parameters and one batch, in evaluation mode.
@@ -92,15 +92,21 @@ class Reconstruction(NamedTuple):
           batches: calibration inputs.
           prunable: which leaves may be pruned; those that are no layers keep weights and mask.
 
+        Returns:
+          `(params, mask, info)`. `info` has bool arrays, an entry per leaf: `"few_rows"`, whether
+          one of its layers has inputs that are all 0, or an expert with fewer rows that are not all
+          0 than inputs; `"not_fitted"`, whether its new weights are NaN or infinite.
+
         Raises:
-          ValueError: no layer is prunable, or a layer has fewer rows than inputs.
+          ValueError: no layer is prunable, a layer has fewer rows than inputs, or `damping` is too
+            small to make a singular Gram matrix regular in the layer's dtype.
 
         >>> from lth_jax.reconstruct import refit
         >>> x = jnp.array([[1.0, 1.0], [0.0, 1.0]])
         >>> params, mask = {"w": jnp.ones((2, 1))}, {"w": jnp.array([[False], [True]])}
-        >>> run = Reconstruction(refit(damping=0))
-        >>> new, _ = run(lambda p, x: x @ p["w"], params, mask, mask, [x], {"w": True})
-        >>> new["w"].tolist()
+        >>> run = Reconstruction(refit(damping=1e-6))
+        >>> new, _, _ = run(lambda p, x: x @ p["w"], params, mask, mask, [x], {"w": True})
+        >>> new["w"].round(4).tolist()
         [[0.0], [1.5]]
         """
         stream = Stream(f, params, batches)
@@ -108,13 +114,17 @@ class Reconstruction(NamedTuple):
         before = list(map(jnp.asarray, jax.tree.leaves(live)))
         layers = _chosen(stream.programs[0], check_prunable(prunable, params), trees.names(params))
         stream.leaves[:] = mask_others(leaves, masks, layers)
+        few, bad = [jnp.array(False)] * len(leaves), [jnp.array(False)] * len(leaves)
         for layer in layers:
-            gram, rows, _ = stream.gram(layer)
+            gram, rows, filled = stream.gram(layer)
             check_rows(layer, rows, 1.0)
+            _check_damping(self.method, layer, gram.dtype)
+            few[layer.leaf] |= jnp.any(filled < (layer.inputs if layer.groups > 1 else 1))
             old, keep = layer.read(leaves[layer.leaf]), layer.read(masks[layer.leaf])
             if self.chooses:
                 keep = _among_live(self.method, old, gram, keep, layer.read(before[layer.leaf]))
             new, _ = solve_groups(self.method, old, gram, keep)
+            bad[layer.leaf] |= ~jnp.isfinite(new).all()
             leaves[layer.leaf] = layer.write(leaves[layer.leaf], new)
             masks[layer.leaf] = layer.write(masks[layer.leaf], keep)
             stream.proceed(layer, leaves[layer.leaf])
@@ -122,7 +132,30 @@ class Reconstruction(NamedTuple):
         return (
             jax.tree.unflatten(structure, apply_mask(masks, leaves)),
             jax.tree.unflatten(structure, masks),
+            {"few_rows": jnp.stack(few), "not_fitted": jnp.stack(bad)},
         )
+
+    def reasons(self, info: Info, names: Sequence[str]) -> dict[str, str]:
+        """Why leaves cannot be fitted; reads values.
+
+        Args:
+          info: that of a call, on the host.
+          names: the names of the leaves.
+
+        >>> info = {"few_rows": [True, False], "not_fitted": [True, False]}
+        >>> Reconstruction(None).reasons(info, ["a", "b"])
+        {'a': 'no inputs other than 0, or an expert with fewer rows than inputs'}
+        """
+        words = {
+            "not_fitted": "new weights that are NaN or infinite",
+            "few_rows": "no inputs other than 0, or an expert with fewer rows than inputs",
+        }
+        return {
+            name: said
+            for kind, said in words.items()
+            for name, flag in zip(names, info[kind], strict=True)
+            if flag
+        }
 
 
 def _chosen(found: Layers, prunable: Sequence[bool], names: Sequence[str]) -> list[Layer]:
@@ -134,6 +167,17 @@ def _chosen(found: Layers, prunable: Sequence[bool], names: Sequence[str]) -> li
             "`lth.reconstruct.find_layers`."
         )
     return layers
+
+
+def _check_damping(method: LayerMethod, layer: Layer, dtype: jnp.dtype) -> None:
+    """Raises unless the damping makes every Gram matrix of a layer regular."""
+    least = layer.inputs * float(jnp.finfo(dtype).eps)
+    if method.damping is not None and method.damping <= least:
+        raise ValueError(
+            f"`reconstruct.method` has `damping` {method.damping:g}, with which a singular Gram "
+            f"matrix of the {layer.inputs} inputs of '{layer.name}' stays singular in {dtype}; it "
+            f"must be above {least:.1e}."
+        )
 
 
 def _among_live(

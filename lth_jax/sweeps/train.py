@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lth_jax import store as stores
@@ -25,7 +26,7 @@ def train(
     *,
     options: PlanOptions = PlanOptions(),  # noqa: B008  immutable
     programs: Mapping[str, Programs] | None = None,
-    command: Sequence[str] = (),
+    origin: Mapping[str, Any] = MappingProxyType({}),
     on_start: Callable[[list[Job], list[Group]], None] = lambda left, todo: None,
     pilot: bool = False,
     progress: bool = True,
@@ -42,7 +43,8 @@ def train(
       jobs: the jobs, with different settings.
       options: the configured options of the plans.
       programs: compiled programs by the key of the training program, if shared.
-      command: the command line, for reports.
+      origin: facts that are recorded with the environment: `command`, the command line that the
+        report shows, and `task`, by which `lth export` makes the task again.
       on_start: `(unfinished jobs, their groups) -> None`, called in process 0 before training.
       pilot: whether the runs are pilots of others, which `lth ls` omits.
       progress: whether to show a progress bar.
@@ -69,7 +71,7 @@ def train(
         store=stores.Store(root, team),
         options=options,
         programs=dict(programs or {}),
-        environment=stores.environment() | {"command": [*command]},
+        environment=stores.environment() | dict(origin),
         pilot=pilot,
         progress=progress and team.first,
         save_seconds=save_seconds,

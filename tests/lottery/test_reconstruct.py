@@ -84,7 +84,7 @@ def test_the_method_chooses_among_live_weights_only():
     live = {"w": jnp.array([[False], [True], [True]])}  # an update has revived the first
     mask = {"w": jnp.array([[False], [False], [True]])}
     run = Reconstruction(magnitude(), "method")
-    new, chosen = run(lambda p, x: x @ p["w"], params, mask, live, [x], {"w": True})
+    new, chosen, _ = run(lambda p, x: x @ p["w"], params, mask, live, [x], {"w": True})
     assert chosen["w"].ravel().tolist() == [False, True, False]
     assert new["w"].ravel().tolist() == [0.0, 2.0, 0.0]
 
@@ -127,3 +127,53 @@ def test_bad_arguments_are_named(reconstruct, changes, words):
         ladder = make_ladder(task(0.1), spec(reconstruct, **changes))
         check_ladder(lottery.Seeds(jax.random.key(0), 2), ladder)
     assert words in str(error.value)
+
+
+def test_damping_that_leaves_a_singular_matrix_singular_is_refused_before_training():
+    own, seeds = task(0.1), lottery.Seeds(jax.random.key(0), 2)
+    with pytest.raises(ValueError, match=r"`damping` 1e-08.*6 inputs of 'Dense_1/kernel'.*above"):
+        lottery.make_experiment(
+            own, seeds, make_ladder(own, spec(Reconstruction(refit(damping=1e-8))))
+        )
+
+
+class Experts(nn.Module):
+    """Two experts, of which each reads some channels of the rows."""
+
+    @nn.compact
+    def __call__(self, x):
+        w = self.param("experts", nn.initializers.normal(), (2, 3, 2))
+        return jnp.einsum("bei,eio->beo", x.reshape(len(x), 2, 3), w).sum(1)
+
+
+def test_a_replicate_that_cannot_be_fitted_has_a_reason(caplog):
+    x = X.copy()
+    x[2:, 3:] = 0  # the second expert gets two rows
+    own = lottery.Task(Experts(), (x, Y), optimizer=optax.sgd(0.1), batch_size=8, steps=4)
+    batches = [(x[:30], Y[:30])]
+    found = lottery.run(
+        own,
+        spec(Reconstruction(refit()), batches=batches),
+        replicates=2,
+        plan=Plan(2),
+        progress=False,
+    )
+    assert "an expert with fewer rows than inputs, at 'experts'" in caplog.text
+    [level] = [one for one in found.record.levels if one.level == 1]
+    assert [one.unscored.leaves for one in level.members] == [["experts"]] * 2
+    assert "give more calibration examples" in level.members[0].unscored.sentence
+
+
+def test_flags_are_those_of_the_layers():
+    params, mask = {"w": jnp.ones((2, 3, 2))}, {"w": jnp.ones((2, 3, 2), bool)}
+    run = Reconstruction(refit())
+
+    def flags(x):
+        f = lambda p, x: jnp.einsum("bei,eio->beo", x, p["w"])  # noqa: E731
+        info = run(f, params, mask, mask, [x], {"w": True})[2]
+        return run.reasons(info, ["w"])
+
+    x = jax.random.normal(jax.random.key(0), (9, 2, 3))
+    assert flags(x) == {}
+    assert "fewer rows" in flags(x.at[2:, 1].set(0))["w"]
+    assert "NaN" in run.reasons({"few_rows": [False], "not_fitted": [True]}, ["w"])["w"]
