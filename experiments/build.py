@@ -59,7 +59,7 @@ def dataset(config: ConfigDict) -> data.Dataset:
     """Loads the data set of a config, and checks the fields that depend on its size."""
     experiment, machine = config.experiment, config.machine
     most_bytes, options = _most_bytes(config), experiment.data.options.to_dict()
-    with user_errors(DATA, options=options, under="data.options"):
+    with user_errors(names=DATA, options=options, under="data.options"):
         loaded = (own_data if parts.is_own(experiment.data.name) else data.load)(
             experiment.data.name,
             data_dir=machine.data_dir or f"{machine.workdir}/data",
@@ -76,7 +76,7 @@ def dataset(config: ConfigDict) -> data.Dataset:
     if not distill.teacher:
         return loaded
     named = f"`train.distill.teacher` is '{distill.teacher}': "
-    with user_errors({"who": "train.distill.who"}, prefix=named):
+    with user_errors(names={"who": "train.distill.who"}, prefix=named):
         run = find_run(machine.workdir, distill.teacher)
         students = experiment.replicates if distill.who == teachers.OWN else 0
         network = networks.model(saved_config(run.path))

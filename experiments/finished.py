@@ -122,5 +122,5 @@ def naming_options(names: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except AnalysisError as error:
-        message = by_fields(str(error), {name: f"--{name}" for name in names})
+        message = by_fields(str(error), names={name: f"--{name}" for name in names})
         raise UserError(message) from error

@@ -1,21 +1,19 @@
 """Configs from the command line, by absl flags and ml_collections, with readable errors."""
 
-import ast
-import contextlib
 import functools
 import importlib.util
-import itertools
 import operator
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from experiments.configs import base
+from lth_jax.cli import words
 from lth_jax.cli.programs import UserError, one_line
 from lth_jax.legal import nearest
 from lth_jax.store import read_config
@@ -121,22 +119,22 @@ def parse(
         type.
     """
     try:
-        known, given = dict(fields(_load(argv, default))), dict(_overrides(argv))
+        known, given = dict(fields(_load(argv, default))), dict(words.overrides(argv))
         renamed = renamed_parts(known, given)
         free = {name for name in given if _is_free(name, known, renamed)}
         for name in given:
             if name not in known and name not in free:
                 raise UserError(nearest("a field of `--config`", name, known, meant(name, known)))
-        config = _parsed(_rewritten(argv, free), default)
+        config = _parsed(words.rewritten(argv, free), default)
         drop_options(config, renamed)
         for name in free:
-            set_option(config, name, value_of(given[name]))
+            set_option(config, name, words.value_of(given[name]))
         return config
     except flags.UnrecognizedFlagError as error:
         taken = [*ARGUMENTS, *further]
         raise UserError(nearest("an argument", f"--{error.flagname}", taken)) from error
     except flags.IllegalFlagValueError as error:
-        for name, text in _overrides(argv):
+        for name, text in words.overrides(argv):
             if f"--config.{name}={text}:" in str(error) and (sentence := explain(name, text)):
                 raise UserError(sentence) from error
         raise UserError(one_line(error)) from error
@@ -193,17 +191,6 @@ def _parent(config: ConfigDict, path: str) -> Any:
     return functools.reduce(getattr, path.split(".")[:-1], config)
 
 
-def value_of(text: str) -> Any:
-    """A Python literal, or the text itself.
-
-    >>> value_of("(3, 4)"), value_of("true"), value_of("wide")
-    ((3, 4), True, 'wide')
-    """
-    with contextlib.suppress(ValueError, SyntaxError):
-        return ast.literal_eval(text)
-    return {"true": True, "false": False}.get(text, text)
-
-
 def _parsed(argv: list[str], default: str) -> ConfigDict:
     values = flags.FlagValues()
     held = config_flags.DEFINE_config_file("config", default, flag_values=values, sys_argv=argv)
@@ -211,41 +198,6 @@ def _parsed(argv: list[str], default: str) -> ConfigDict:
     if left[1:]:
         raise UserError(f"'{left[1]}' is not an argument; set fields by --config.FIELD=VALUE.")
     return held.value
-
-
-class _Argument(NamedTuple):
-    """`--config`, `--config.FIELD` or, without a name, another argument; with its words."""
-
-    name: str
-    text: str
-    words: list[str]
-
-
-def _arguments(argv: Sequence[str]) -> Iterator[_Argument]:
-    """The arguments of a command line; those of configs may have their value as the next word."""
-    left = list(argv[1:])
-    while left:
-        word, *left = left
-        name, given, text = word.lstrip("-").partition("=")
-        if not word.startswith("-") or not (name == "config" or name.startswith("config.")):
-            yield _Argument("", "", [word])
-        elif given or not left or left[0].startswith(("--", "-config")):
-            yield _Argument(name, text, [word])
-        else:
-            yield _Argument(name, left[0], [word, left.pop(0)])
-
-
-def _rewritten(argv: Sequence[str], without: Collection[str]) -> list[str]:
-    """The arguments without some overrides, `--config` first, as ml_collections requires."""
-    kept = [one for one in _arguments(argv) if one.name.removeprefix("config.") not in without]
-    kept.sort(key=lambda one: one.name != "config")
-    return [argv[0], *itertools.chain.from_iterable(one.words for one in kept)]
-
-
-def _overrides(argv: Sequence[str]) -> list[tuple[str, str]]:
-    """`(field, text)` of each `--config.FIELD=VALUE` and `--config.FIELD VALUE`."""
-    fields = (one for one in _arguments(argv) if one.name.startswith("config."))
-    return [(one.name.removeprefix("config."), one.text) for one in fields]
 
 
 def _load(argv: Sequence[str], default: str) -> ConfigDict:
@@ -256,7 +208,7 @@ def _load(argv: Sequence[str], default: str) -> ConfigDict:
 
 def given_config(argv: Sequence[str], default: str) -> str:
     """The value of `--config`."""
-    return [default, *(one.text for one in _arguments(argv) if one.name == "config")][-1]
+    return [default, *(one.text for one in words.arguments(argv) if one.name == "config")][-1]
 
 
 def config_module(argv: Sequence[str], default: str) -> ModuleType:

@@ -65,7 +65,7 @@ def join(machine: ConfigDict) -> None:
     check_values(machine, "machine.")
     if machine.coordinator:
         names = {name: f"machine.{name}" for name in ("coordinator", "processes", "process")}
-        with user_errors(names):
+        with user_errors(names=names):
             distributed.join(
                 machine.coordinator,
                 machine.processes,

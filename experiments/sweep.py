@@ -28,18 +28,20 @@ from experiments import checks, estimate, flags
 from experiments import machine as machines
 from experiments.commands import DEFAULT, DRY_RUN, config_of
 from experiments.groups import Sharing, jobs, static_fields
-from experiments.launch import OPTIONS, launched
 from experiments.messages import by_fields, user_errors
 from lth_jax import grid as h
 from lth_jax import store as stores
 from lth_jax import sweeps
+from lth_jax.cli.launch import OPTIONS, launched
 from lth_jax.cli.programs import UserError, run_main
+from lth_jax.cli.words import value_of
 from lth_jax.lottery import MemberIndex
 from lth_jax.report.sweep_page import write_sweep_report
 from lth_jax.report.sweeps import read_sweep, sweep_table
 from lth_jax.sweeps import Group, Job, shown
 from lth_jax.text import counted, print_tables
 
+MODULE = "experiments.sweep"
 MOST_CELLS = 10_000
 PREFIX = "--sweep."
 LIMIT = "--max_cells"
@@ -105,7 +107,7 @@ def _initials(field: str) -> str:
 def _read(name: str, text: str, known: dict[str, Any]) -> Any:
     """A value as the type of its field; that of an option which the config lacks as a literal."""
     if name not in known:
-        return flags.value_of(text)
+        return value_of(text)
     like = known[name]
     if isinstance(like, bool):
         if text.lower() in ("true", "false"):
@@ -299,20 +301,21 @@ def check_and_plan(config: ConfigDict) -> None:
 
 
 def main() -> None:
-    argv, launch = launched(sys.argv)
+    argv, launch = launched(sys.argv, MODULE)
     own = [a for a in argv if a == DRY_RUN or a.startswith((PREFIX, f"{LIMIT}="))]
     rest = [argument for argument in argv if argument not in own]
     further = [DRY_RUN, LIMIT, f"{PREFIX}FIELD", *OPTIONS]
     config = config_of(rest, DEFAULT, str(__doc__), further)
     planned_cells = list(cells(config, make_grid(argv, config), _most(own)))
-    if launch and DRY_RUN not in own and not launch(argv[1:], config):
-        return
+    if launch and DRY_RUN not in own:
+        if not launch(argv[1:], config.machine.workdir, config.experiment.name):
+            return
     machines.prepare(config.machine)
     try:
         if DRY_RUN in own:
             dry_run(config, planned_cells)
         else:
-            command = ["python", "-m", "experiments.sweep", *argv[1:]]
+            command = ["python", "-m", MODULE, *argv[1:]]
             run_sweep(config, planned_cells, command)
     except (stores.StoreError, OSError) as error:
         raise UserError(str(error)) from error

@@ -58,7 +58,7 @@ def scope(options: ConfigDict, found: st.Structure) -> Scope:
     multiple = options.unit_multiple
     if not options.budget:
         return UNIT_SCOPES[options.scope](found, multiple=multiple)
-    with user_errors({"cost": "prune.budget"}):
+    with user_errors(names={"cost": "prune.budget"}):
         return st.by_budget(found, options.budget, multiple=multiple)
 
 

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from experiments.commands import DEFAULT, DRY_RUN, config_of
-from experiments.launch import launched
-from experiments.sweep import LIMIT, PREFIX, parse_grid
+from experiments.sweep import LIMIT, MODULE, PREFIX, parse_grid
+from lth_jax.cli.launch import launched
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -119,7 +119,7 @@ def test_commands_of_the_pages_are_legal(page, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "3")
     for program, arguments in commands_of(page):
-        argv, _ = launched(["program", *map(os.path.expandvars, arguments)])
+        argv, _ = launched(["program", *map(os.path.expandvars, arguments)], MODULE)
         swept = [a for a in argv if a.startswith(PREFIX)]
         rest = [a for a in argv if a not in swept and not a.startswith((DRY_RUN, LIMIT))]
         config = config_of(rest, DEFAULT, "", [])

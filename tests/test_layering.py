@@ -132,3 +132,13 @@ def test_every_form_of_import_is_read(tmp_path):
     source.write_text("def f():\n    from lth_jax.lottery import ladder\n\nfrom . import types\n")
     found = imports(source, module="lth_jax.trees")
     assert {"lth_jax.lottery", "lth_jax.lottery.ladder", "lth_jax.types"} <= found
+
+
+def test_experiments_hold_at_most_a_fifth_of_the_code():
+    files = subprocess.run(
+        ["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    lines = {file: len((ROOT / file).read_text().splitlines()) for file in files}
+    of = {folder: sum(n for file, n in lines.items() if file.startswith(folder)) for folder in
+          ("experiments/", "tests/")}  # fmt: skip
+    assert of["experiments/"] <= 0.2 * (sum(lines.values()) - of["tests/"])

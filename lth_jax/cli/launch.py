@@ -1,10 +1,8 @@
-"""Options of a sweep that runs as jobs of a cluster."""
+"""Options of a command that runs as jobs of a cluster."""
 
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
-
-from ml_collections import ConfigDict
 
 from lth_jax.cli.options import Options, reader
 from lth_jax.cli.programs import UserError
@@ -14,15 +12,17 @@ from lth_jax.legal import one_of, text, whole
 from lth_jax.text import counted
 
 OPTIONS = ("--launch", "--workers", "--gpus", "--time", "--partition")
-Launch = Callable[[Sequence[str], ConfigDict], bool]
-"""`(arguments, config)`: submits jobs that run the sweep; returns whether they have finished."""
+Launch = Callable[[Sequence[str], str, str], bool]
+"""`(arguments, folder, name)`: submits jobs with these arguments that work on a folder; returns
+whether they have finished."""
 
 
-def launched(argv: Sequence[str]) -> tuple[list[str], Launch | None]:
+def launched(argv: Sequence[str], module: str) -> tuple[list[str], Launch | None]:
     """Takes the options of a launch out of a command line.
 
     Args:
       argv: the program's name and its arguments.
+      module: the module for `python -m`, which the jobs run.
 
     Returns:
       The rest of the command line, and what submits it as jobs; None without `--launch`.
@@ -34,7 +34,7 @@ def launched(argv: Sequence[str]) -> tuple[list[str], Launch | None]:
     rest = [a for a in argv if a not in own]
     if not own:
         return rest, None
-    parser = Options("experiments.sweep", "")
+    parser = Options(module, "")
     parser.add_argument("--launch", type=reader(one_of(CLUSTERS), str))
     parser.option("workers", whole(1), 1, "jobs")
     parser.option("gpus", whole(0), 0, "of each job")
@@ -46,25 +46,24 @@ def launched(argv: Sequence[str]) -> tuple[list[str], Launch | None]:
     if not given.launch:
         raise UserError(f"`{own[0].partition('=')[0]}` needs `--launch`, which is not given.")
 
-    def launch(arguments: Sequence[str], config: ConfigDict) -> bool:
-        return _launch(given, arguments, config)
+    def launch(arguments: Sequence[str], folder: str, name: str) -> bool:
+        return _launch(given, [sys.executable, "-m", module, *arguments], folder, name)
 
     return rest, launch
 
 
-def _launch(given: Any, arguments: Sequence[str], config: ConfigDict) -> bool:
+def _launch(given: Any, command: Sequence[str], folder: str, name: str) -> bool:
     """Submits the jobs, and waits for those of this machine; whether they have finished."""
-    folder, command = config.machine.workdir, [sys.executable, "-m", "experiments.sweep"]
     try:
         submitted = submit(
-            [*command, *arguments],
+            command,
             cluster=given.launch,
             folder=folder,
             workers=given.workers,
             gpus=given.gpus,
             minutes=given.time,
             partition=given.partition,
-            name=config.experiment.name,
+            name=name,
         )
     except (MissingExtraError, ValueError) as error:
         raise UserError(str(error).replace("`cluster`", "`--launch`")) from error
