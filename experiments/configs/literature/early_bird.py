@@ -26,8 +26,8 @@ RECIPE = Recipe(
     "replicates. The control keeps as many random channels of each layer. The weight decay is "
     "the default of the authors' code.",
     short="A VGG of 5 convolutions of 8 to 64 channels on the signals of MNIST-1D (3,500 for "
-    "training), batches of 100, 800 steps, no augmentation, 12 replicates: with 5, intervals were "
-    "as wide as the tolerances.",
+    "training), batches of 100, 2,400 steps, no augmentation, 16 replicates. At 800 steps (23 "
+    "epochs) draws after a tenth of training lost 1.2 points.",
     expected=[
         Expected(AT["10"], SOURCE, AT["end"], low=-0.01),
         Expected(AT["20"], SOURCE, AT["end"], low=-0.01),
@@ -52,9 +52,9 @@ def _config(run: str, size: str) -> ConfigDict:
     literature.epochs(experiment, 160, 256)
     literature.sgd(experiment, 0.1, 1e-4)
     if size == literature.SHORT:
-        experiment.replicates = 12
+        experiment.replicates = 16
         literature.signals(experiment, "vgg", stages=((8,), (16,), (32, 32), (64,)))
-        experiment.train.update(steps=800, eval_every=40, batch_size=100)
+        experiment.train.update(steps=2400, eval_every=120, batch_size=100)
     experiment.prune.update(schedule="one_shot", final=DENSITY, levels=1, scope="globally")
     experiment.prune.update(granularity="units", criterion="norm_scales")
     if run in DRAWN:
