@@ -184,10 +184,11 @@ def compared(
     gain = paired_difference(ours, theirs)
     latency = {way: float(np.median([one[way] for one in times])) for way in (fit, other)}
     return row(
-        f"{case.network} on {case.data}, {share:g} of the latency, accuracy beside {other}, %",
+        f"{case.network} on {case.data}, accuracy at the latency of {other} ({share:g}), %",
         float(np.mean(ours)),
         {other: float(np.mean(theirs))},
         pairs=[a / b for a, b in zip(ours, theirs, strict=True)],
+        most=False,
         reason=f"difference {gain.estimate:.2f} [{gain.low:.2f}, {gain.high:.2f}] points, "
         f"latencies {latency[fit]:.3f} and {latency[other]:.3f}",
         difference=[gain.estimate, gain.low, gain.high],

@@ -138,11 +138,12 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
         devices, cores = way.devices, machine.cores()
         beside = alone if way.apart else Way(devices, devices, True)
         times = min(devices, cores) if way.apart else 1
+        others = f"{times} × 1 device" if way.apart else "processes that share nothing"
         program = compiled(one, options.members * devices, jax.devices()[:devices])
         yield row(
             str(way),
             round(float(np.median(rates[way]))),
-            {"1 device" if way.apart else "apart": round(float(np.median(rates[beside])))},
+            {others: round(times * float(np.median(rates[beside])))},
             pairs=[a / (times * b) for a, b in zip(rates[way], rates[beside], strict=True)],
             goal=0.9 if devices <= cores and not way.apart else None,
             most=False,

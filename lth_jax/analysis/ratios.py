@@ -30,7 +30,7 @@ def row(
       pairs: the ratio of our value to the alternative's in each alternated pair.
       goal: bound of the judged value.
       judged: the value that the goal applies to; the median of the pairs by default.
-      most: whether the goal is an upper bound, else a lower one.
+      most: whether lower values are better, and the goal an upper bound; else higher and lower.
       **more: further fields.
 
     >>> found = row("a step", 1.0, {"other": 2.0}, pairs=[0.4, 0.5, 0.6], goal=1.0)
@@ -44,7 +44,8 @@ def row(
         met = bool(figure <= goal if most else figure >= goal)
     spread = [min(pairs), max(pairs)] if pairs else None
     found = {"case": case, "ours": ours, "alternatives": dict(alternatives or {}), "ratio": ratio}
-    return {**found, "spread": spread, "goal": goal, "met": met, **more}
+    found |= {"spread": spread, "better": "lower" if most else "higher"}
+    return {**found, "judged": figure, "goal": goal, "met": met, **more}
 
 
 def beside(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Runs = Mapping[str, Sequence[dict[str, Any]]]
 """The committed runs of each benchmark, the oldest first."""
+MOST_DRAWN = 12
 
 
 def markdown(runs: Runs) -> str:
@@ -24,8 +25,10 @@ def markdown(runs: Runs) -> str:
         "# Results",
         "",
         "The committed results of the [benchmarks](benchmarks.md), written by",
-        "`python -m experiments.benchmarks.history`. A ratio is ours over the alternative, the",
-        "median of alternated pairs with the smallest and the largest.",
+        "`python -m experiments.benchmarks.history`. A ratio is ours over the alternative: the",
+        "median of alternated pairs, with the smallest and the largest. `better` states whether",
+        "lower or higher values are better. A goal bounds the ratio, our value (`ours`), or another",
+        "value of the row. `before`: the ratio of the run before, if it had the same alternatives.",
         "",
         "![Ratios over commits](results.svg)",
     ]
@@ -33,29 +36,39 @@ def markdown(runs: Runs) -> str:
         last, earlier = all_runs[-1], _rows(all_runs[-2]) if len(all_runs) > 1 else {}
         lines += ["", f"## {name}", "", _origin(last), ""]
         lines += [
-            "| | case | ours | alternatives | ratio | before | goal |",
-            "|---|---|---|---|---|---|---|",
+            "| | case | better | ours | alternatives | ratio | before | goal |",
+            "|---|---|---|---|---|---|---|---|",
         ]
         table = []
         for number, (case, row) in enumerate(_rows(last).items(), 1):
             ways = row["alternatives"].items()
             others = ", ".join(f"{way} {_number(value)}" for way, value in ways) or "–"
-            before = _number(earlier[case]["ratio"]) if case in earlier else "–"
-            cells = [str(number), case, _number(row["ours"]), others, _ratio(row), before]
+            past = earlier.get(case, row)
+            same = past["alternatives"].keys() == row["alternatives"].keys()
+            before = _number(past["ratio"]) if case in earlier and same else "–"
+            better = row.get("better", "–")
+            cells = [str(number), case, better, _number(row["ours"]), others, _ratio(row), before]
             table.append([*cells, _goal(row)])
-        same = (list(rows) for _, rows in itertools.groupby(table, lambda row: row[2:]))
-        lines += [f"| {' | '.join(cells)} |" for rows in same for cells in _folded(rows)]
+        equal = (list(rows) for _, rows in itertools.groupby(table, lambda row: row[2:]))
+        lines += [f"| {' | '.join(cells)} |" for rows in equal for cells in _folded(rows)]
     return "\n".join(lines) + "\n"
 
 
 @style()
 def draw(runs: Runs) -> Figure:
-    """The ratios of each benchmark over its committed runs, numbered like the table's rows."""
+    """The ratios of benchmarks over their committed runs, numbered like the tables' rows.
+
+    Benchmarks without a ratio, or with more than `MOST_DRAWN` in a run, are left out.
+    """
     with_ratios = {
         name: [run for run in all_runs if any(row["ratio"] for row in run["results"])]
         for name, all_runs in runs.items()
     }
-    shown = {name: found for name, found in with_ratios.items() if found}
+    shown = {
+        name: found
+        for name, found in with_ratios.items()
+        if found and sum(row["ratio"] is not None for row in found[-1]["results"]) <= MOST_DRAWN
+    }
     figure, grid = panes(len(shown), "", "Ours / alternative", share_x=False)
     for axes, (name, found) in zip(grid, shown.items(), strict=True):
         cases, ends = list(_rows(found[-1])), []
@@ -106,9 +119,10 @@ def _folded(rows: Sequence[list[str]]) -> list[list[str]]:
 def _origin(run: Mapping[str, Any]) -> str:
     versions = run["environment"]["versions"]
     size = " `--quick`" if run["options"]["quick"] else ""
+    changed = ", with changes that were not committed" if "-dirty" in run["commit"] else ""
     return (
         f"`python -m experiments.benchmarks.{run['benchmark']}`{size}, {run['date'][:10]}, "
-        f"commit `{run['commit'][:7]}`, {run['machine']}, jax {versions['jax']}"
+        f"commit `{run['commit'][:7]}`{changed}, {run['machine']}, jax {versions['jax']}"
     )
 
 
@@ -124,4 +138,9 @@ def _ratio(row: Mapping[str, Any]) -> str:
 
 
 def _goal(row: Mapping[str, Any]) -> str:
-    return "–" if row["goal"] is None else f"{row['goal']:g}, {'' if row['met'] else 'not '}met"
+    """The goal, what it bounds, and whether it is met."""
+    if row["goal"] is None:
+        return "–"
+    sign = {"lower": "≤ ", "higher": "≥ "}.get(row.get("better", ""), "")
+    bounded = {row["ours"]: "ours ", row["ratio"]: "ratio "}.get(row.get("judged"), "")
+    return f"{bounded}{sign}{row['goal']:g}, {'' if row['met'] else 'not '}met"

@@ -16,7 +16,7 @@ PROGRAMS = sorted(
     {p.stem for p in FOLDER.glob("*.py") if '__name__ == "__main__"' in p.read_text()}
     - ALTERNATIVES
 )
-FIELDS = {"case", "ours", "alternatives", "ratio", "spread", "goal", "met"}
+FIELDS = {"better", "judged", "case", "ours", "alternatives", "ratio", "spread", "goal", "met"}
 
 
 def two_rows(options):
@@ -90,8 +90,22 @@ def test_the_page_of_results_shows_the_ratio_before():
     }
     slower = [row | {"ratio": 0.25} for row in run["results"]]
     page = benchmarks.markdown({"made": [run | {"results": slower}, run]})
-    assert "| 1 | seconds | 2 | theirs 3 | 0.5 [0.5, 1] | 0.25 | 0.6, met |" in page
-    assert "| 2 | rates | 2 | theirs 3 | 0.5 [0.5, 1] | 0.25 | 0.6, not met |" in page
+    assert "| 1 | seconds | lower | 2 | theirs 3 | 0.5 [0.5, 1] | 0.25 | ratio ≤ 0.6, met |" in page
+    assert (
+        "| 2 | rates | higher | 2 | theirs 3 | 0.5 [0.5, 1] | 0.25 | ratio ≥ 0.6, not met |" in page
+    )
+    others = [row | {"alternatives": {"another": 3}} for row in slower]
+    page = benchmarks.markdown({"made": [run | {"results": others}, run | {"commit": "0-dirty"}]})
+    assert "0.5 [0.5, 1] | – | ratio ≤ 0.6, met |" in page and "were not committed" in page
+
+
+def test_a_goal_may_bound_our_value_or_another():
+    own, other = (ratios.row("x", 2.0, goal=3.0, judged=judged) for judged in (2.0, 2.5))
+    run = {"benchmark": "made", "results": [own, other | {"case": "y"}], "machine": "m",
+           "date": "2026-01-01", "commit": "0", "options": {"quick": False},
+           "environment": {"versions": {"jax": "1"}}}  # fmt: skip
+    page = benchmarks.markdown({"made": [run]})
+    assert "| ours ≤ 3, met |" in page and "| ≤ 3, met |" in page
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
