@@ -43,9 +43,8 @@ def markdown(runs: Runs) -> str:
         for number, (case, row) in enumerate(_rows(last).items(), 1):
             ways = row["alternatives"].items()
             others = ", ".join(f"{way} {_number(value)}" for way, value in ways) or "–"
-            past = earlier.get(case, row)
-            same = past["alternatives"].keys() == row["alternatives"].keys()
-            before = _number(past["ratio"]) if case in earlier and same else "–"
+            past = earlier.get(case, row | {"ratio": None})
+            before = _number(past["ratio"]) if _alike(past, row) else "–"
             better = row.get("better", "–")
             cells = [str(number), case, better, _number(row["ours"]), others, _ratio(row), before]
             table.append([*cells, _goal(row)])
@@ -58,7 +57,8 @@ def markdown(runs: Runs) -> str:
 def draw(runs: Runs) -> Figure:
     """The ratios of benchmarks over their committed runs, numbered like the tables' rows.
 
-    Benchmarks without a ratio, or with more than `MOST_DRAWN` in a run, are left out.
+    Benchmarks without a ratio, or with more than `MOST_DRAWN` in a run, and ratios to other
+    alternatives than those of the last run are left out.
     """
     with_ratios = {
         name: [run for run in all_runs if any(row["ratio"] for row in run["results"])]
@@ -73,8 +73,9 @@ def draw(runs: Runs) -> Figure:
     for axes, (name, found) in zip(grid, shown.items(), strict=True):
         cases, ends = list(_rows(found[-1])), []
         for number, (case, look) in enumerate(looks(cases).items(), 1):
-            rows = [_rows(run).get(case, {"ratio": None}) for run in found]
-            places = [i for i, row in enumerate(rows) if row["ratio"]]
+            last = _rows(found[-1])[case]
+            rows = [_rows(run).get(case, last | {"ratio": None}) for run in found]
+            places = [i for i, row in enumerate(rows) if row["ratio"] and _alike(row, last)]
             values = [rows[i]["ratio"] for i in places]
             [line] = axes.plot(places, values, marker=look.marker, color=look.color)
             low, high = (
@@ -94,6 +95,11 @@ def draw(runs: Runs) -> Figure:
         axes.set_xlim(-0.5, len(found) - 0.5)
         axes.set_title(name)
     return figure
+
+
+def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two rows have the same alternatives, so that their ratios may be compared."""
+    return bool(one["alternatives"].keys() == other["alternatives"].keys())
 
 
 def _rows(run: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
