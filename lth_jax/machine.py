@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 
 from lth_jax import store
+from lth_jax.text import counted
 
 _HITS = "/jax/compilation_cache/cache_hits"
 _MISSES = "/jax/compilation_cache/cache_misses"
@@ -56,7 +57,7 @@ def make_cpu_devices(number: int) -> None:
 def compilations() -> str:
     """How many programs this process compiled and read from the cache, as text."""
     counts = _events()
-    return f"{counts[_MISSES]} programs compiled, {counts[_HITS]} from the cache"
+    return f"{counted(counts[_MISSES], 'program')} compiled, {counts[_HITS]} from the cache"
 
 
 def cache_folder() -> Path:

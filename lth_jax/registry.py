@@ -41,7 +41,7 @@ class Registry(dict[str, Part]):
         >>> colours.register("red", 2)
         Traceback (most recent call last):
           ...
-        ValueError: `name` is 'red', which is taken; there is a colour of each name in: red.
+        ValueError: the colour 'red' is already registered; taken names: red.
         """
         if not isinstance(name, str) or not re.fullmatch(r"\w+", name, re.ASCII):
             raise ValueError(
@@ -49,7 +49,7 @@ class Registry(dict[str, Part]):
             )
         if name in self:
             raise ValueError(
-                f"`name` is {name!r}, which is taken; there is a {self._kind} of each name in: "
+                f"the {self._kind} {name!r} is already registered; taken names: "
                 f"{', '.join(sorted(self))}."
             )
         if self._check is not None:

@@ -66,7 +66,10 @@ def test_help_has_examples_that_are_right(name, capsys):
 
 BAD = {
     "ls": (["ls", "--status", "done"], "unknown status 'done': the statuses are running, finished"),
-    "ls age": (["ls", "--newer", "2y"], "'2y' is no age; ages are such as 30m, 12h, 2d, 1w"),
+    "ls age": (
+        ["ls", "--newer", "2y"],
+        "'2y' is no age; it must be a number followed by m, h, d or w, such as 30m",
+    ),
     "ls sort": (["ls", "--sort", "x"], "choose from"),
     "show": (["show", "x"], "unknown run or sweep 'x': the runs and sweeps in"),
     "compare": (["compare", "one", "x"], "unknown run 'x': the runs in"),

@@ -79,11 +79,13 @@ def _run_names(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
 
 
 def folder(arguments: argparse.Namespace) -> Path:
-    """`--root`; raises `StoreError` if it is no folder."""
+    """`--root`; raises `StoreError` if it is not a folder."""
     from lth_jax.store import StoreError
 
     if not Path(arguments.root).is_dir():
-        raise StoreError(f"`--root` must be the folder of all runs; '{arguments.root}' is none.")
+        raise StoreError(
+            f"`--root` must be the folder of all runs; '{arguments.root}' is not a folder."
+        )
     return Path(arguments.root)
 
 

@@ -116,8 +116,7 @@ def _export(arguments: argparse.Namespace) -> None:
     kind = arguments.format or _ENDINGS.get(path.suffix, "ticket")
     if path.suffix not in ("", ".ticket", f".{kind}") and not arguments.format:
         raise StoreError(
-            f"`FILE` is '{path}'; choose the format of such an ending by `--format`: "
-            f"{', '.join(FORMATS)}."
+            f"the ending of '{path}' is unknown; choose `--format`: {', '.join(FORMATS)}."
         )
     if arguments.batch < 1:
         raise StoreError(f"`--batch` is {arguments.batch}; it must be an integer from 1.")

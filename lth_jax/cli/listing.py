@@ -56,7 +56,9 @@ def _statuses(text: str) -> list[str]:
 
 def _duration(text: str) -> float:
     if not (found := re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", text)):
-        raise argparse.ArgumentTypeError(f"'{text}' is no age; ages are such as 30m, 12h, 2d, 1w")
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is no age; it must be a number followed by m, h, d or w, such as 30m"
+        )
     return float(found[1]) * UNITS[found[2]]
 
 

@@ -112,7 +112,7 @@ def header_size(start: bytes, size: int) -> int:
         raise TicketError(f"a file of {size} bytes is too short for a ticket")
     (length,) = _LENGTH.unpack(start[: _LENGTH.size])
     if length > size - _LENGTH.size:
-        raise TicketError(f"its header claims {length} bytes of a file of {size}")
+        raise TicketError(f"its header states {length} bytes in a file of {size}")
     _check_length(length)
     return _LENGTH.size + length
 

@@ -112,7 +112,7 @@ def open_header(head: bytes, size: int, max_bytes: int) -> Contents:
     if manifest.values == manifest_.EMBEDDED:
         expected += [manifest_.VALUES + leaf.name for leaf in manifest.leaves]
     if list(found.blobs) != expected:
-        raise TicketError("its blobs are not those of its leaves")
+        raise TicketError("its entries do not match its leaves")
     return Contents(manifest, found.blobs, container.header_size(head, size), size)
 
 

@@ -88,7 +88,7 @@ def from_bytes(data: bytes) -> tuple[Arrays, dict[str, str]]:
     start = _LENGTH.size + length
     if length > min(_MAX_HEADER, len(data) - _LENGTH.size):
         raise ExchangeError(
-            f"it is not a safetensors file, or truncated: its header claims {length} bytes of "
+            f"it is not a safetensors file, or truncated: its header states {length} bytes in "
             f"{len(data)}"
         )
     try:

@@ -98,7 +98,10 @@ def save(
 
 def _check_writable(path: Path, team: Team) -> None:
     if team == ALONE and jax.process_index() > 0:
-        raise StoreError(f"{path} can be written alone by process 0 only; let all write together.")
+        raise StoreError(
+            f"{path} can be written by process 0 only; to write it together, call `save` in all "
+            "processes with `team`."
+        )
     if team.on_leader(path.exists):
         raise StoreError(f"{path} exists already and is never overwritten.")
 

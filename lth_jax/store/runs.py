@@ -81,7 +81,10 @@ class Run:
         if self.plan is None:
             self._set_env(plan=plain(plan, name="plan"))
         if content_key(self.plan) != content_key(plan):
-            raise StoreError(f"{self.path / ENV} holds another plan; a run keeps its first.")
+            raise StoreError(
+                f"{self.path / ENV} holds another plan. The plan of a run cannot change; start a "
+                "new run."
+            )
         return self.plan
 
     @property

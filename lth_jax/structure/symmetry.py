@@ -183,23 +183,33 @@ def match_across(
 def _check_fits(large: Structure, small: Structure) -> None:
     """Raises unless leaf names and group positions are equal."""
 
-    def places(group: Group) -> list[tuple[str, int, int]]:
-        return [(slot.leaf, slot.axis, slot.indices.shape[1]) for slot in group.slots]
+    def places(group: Group) -> str:
+        sizes = ((slot, slot.indices.shape[1]) for slot in group.slots)
+        return ", ".join(f"{slot.leaf}:{slot.axis}" + f"×{n}" * (n > 1) for slot, n in sizes)
 
     wide = {group.name: group for group in large.groups}
     for group in small.groups:
-        other = wide.get(group.name)
-        if other is None or places(other) != places(group) or other.units < group.units:
+        name, other = group.name, wide.get(group.name)
+        if other is None:
+            raise ValueError(f"`small` has the group '{name}', but `large` has no such group.")
+        if places(other) != places(group):
             raise ValueError(
-                f"`small` has the group '{group.name}' of {group.units} units in {places(group)}, "
-                f"but `large` has {other and (other.units, places(other))} there."
+                f"the slices of the group '{name}' differ: {places(group)} in `small`, "
+                f"{places(other)} in `large`."
+            )
+        if other.units < group.units:
+            raise ValueError(
+                f"the group '{name}' has {group.units} units in `small`, but only {other.units} "
+                "in `large`."
             )
     for name, axes in _places(large, small, {}).items():
         lengths = tuple(map(len, axes.values()))
-        if small.shapes.get(name) != lengths:
+        if name not in small.shapes:
+            raise ValueError(f"`large` has the leaf '{name}', but `small` has no such leaf.")
+        if small.shapes[name] != lengths:
             raise ValueError(
-                f"`small` has at '{name}' the shape {small.shapes.get(name)}, but with its units "
-                f"`large` has {lengths}."
+                f"the leaf '{name}' has the shape {small.shapes[name]} in `small`, but, with as "
+                f"many units, {lengths} in `large`."
             )
 
 

@@ -61,7 +61,7 @@ def test_values_zeros_and_unknown_endings_are_stated(run, ticket, tmp_path, caps
     assert cli.main(["import", str(path), str(tmp_path / "all.ticket")]) == 0
     assert "`--zeros` prunes them" in capsys.readouterr().err
     assert cli.main(["export", str(ticket), str(tmp_path / "x.foo")]) == 2
-    assert "choose the format of such an ending by `--format`" in capsys.readouterr().err
+    assert "is unknown; choose `--format`: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", ["--masks", "--zeros"])

@@ -51,7 +51,7 @@ def broken(change):
 
 DAMAGED = {
     "3 bytes are too short for a safetensors file": b"123",
-    "it is not a safetensors file, or truncated: its header claims": b"PK\x03\x04" * 9,
+    "it is not a safetensors file, or truncated: its header states": b"PK\x03\x04" * 9,
     "its header is not a JSON object": b"\x02" + bytes(7) + b"[]",
     "entry 'w' is not that of an array": broken(lambda w: w.pop("shape")),
     "'w' has the dtype 'F4', which": broken(lambda w: w.update(dtype="F4")),

@@ -131,12 +131,12 @@ def test_a_transplant_computes_what_the_chosen_units_compute():
 
 
 @pytest.mark.parametrize(
-    ("widths", "message"), [((9, 7), "group 'a:1' of 9 units"), ((5, 8), "group 'b:1' of 8 units")]
+    ("widths", "message"), [((9, 7), "'a:1' has 9 units"), ((5, 8), "'b:1' has 8 units")]
 )
 def test_networks_that_do_not_fit_are_refused(widths, message):
     large, params = perceptron_of((6, 7))
     small, target = perceptron_of(widths)
-    with pytest.raises(ValueError, match=f"`small` has the {message}"):
+    with pytest.raises(ValueError, match=f"the group {message} in `small`, but only"):
         st.match_across(large, params, small, target)
 
 
@@ -144,5 +144,25 @@ def test_leaves_of_other_lengths_are_refused():
     large, params = perceptron_of((6, 7))
     other = {k: jnp.ones(large.shapes[k]) for k in params} | {"a": jnp.ones((4, 6))}
     small = st.find_groups(perceptron, other, jnp.ones((1, 4)))
-    with pytest.raises(ValueError, match=r"`small` has at 'a' the shape \(4, 6\)"):
+    with pytest.raises(ValueError, match=r"the leaf 'a' has the shape \(4, 6\) in `small`"):
         st.transplant(large, params, small, {})
+
+
+def test_other_groups_slices_and_leaves_are_refused():
+    x = jnp.ones((1, 3))
+
+    def structure_of(apply, **params):
+        return st.find_groups(apply, params, x)
+
+    hidden = {"a": jnp.ones((3, 6)), "b": jnp.ones((6, 2))}
+    large = structure_of(lambda p, x: x @ p["a"] @ p["b"] + p["bias"], **hidden, bias=jnp.ones(2))
+
+    def refused(small, message):
+        with pytest.raises(ValueError, match=message):
+            st.transplant(large, {**hidden, "bias": jnp.ones(2)}, small, {})
+
+    other = structure_of(lambda p, x: x @ p["y"] @ p["z"], y=hidden["a"], z=hidden["b"])
+    refused(other, "`small` has the group 'y:1', but `large` has no such group")
+    scaled = structure_of(lambda p, x: (x @ p["a"] * p["s"]) @ p["b"], **hidden, s=jnp.ones(6))
+    refused(scaled, "'a:1' differ: a:1, b:0, s:0 in `small`, a:1, b:0 in `large`")
+    refused(structure_of(lambda p, x: x @ p["a"] @ p["b"], **hidden), "`small` has no such leaf")
