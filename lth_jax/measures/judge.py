@@ -191,7 +191,7 @@ def _map(primaries: Sequence[Found]) -> Found:
     best = max(cells, key=lambda cell: min(map(room, cells[cell])))
     weakest = min(cells[best], key=room)
     where = f"in {len(held)} of {len(cells)} cells ({'; '.join(held)})" if held else "in no cell"
-    why = f"{where}; the weakest part of the best cell is {_effect(weakest)}"
+    why = f"{where}; the smallest part of the cell that holds most clearly is {_effect(weakest)}"
     return _judgement(in_map(held), why, weakest["name"], held)
 
 

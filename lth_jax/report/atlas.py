@@ -19,6 +19,7 @@ from lth_jax.report.chapters import (
     cells,
     clock,
     headlines,
+    history,
     markdown,
     result,
     sentence,
@@ -51,9 +52,8 @@ def write_atlas(folder: Path, size: str, chapters: Sequence[Chapter], source: st
     for chapter in chapters:
         claim, picture = chapter.protocol["claim"], None
         if chapter.figure is not None:
-            text = f"{sentence(chapter.protocol['statistic'])} Means and 95 % intervals over seeds"
-            text += " of both rounds." if len(chapter.rounds) > 1 else "."
-            picture = _picture(claim, Caption(chapter.protocol["title"], text), chapter.figure)
+            caption = Caption(chapter.protocol["title"], _caption(chapter))
+            picture = _picture(claim, caption, chapter.figure)
             written |= {f"{claim}/figure.{kind}": one for kind, one in picture.files.items()}
         files.write_json(folder / claim / "result.json", result(chapter))
         sections.append(_section(chapter, picture))
@@ -83,6 +83,13 @@ def write_atlas(folder: Path, size: str, chapters: Sequence[Chapter], source: st
     )
     files.write(folder / "index.html", page)
     return folder / "index.html"
+
+
+def _caption(chapter: Chapter) -> str:
+    """The text below the figure of a study."""
+    rounds = " of both rounds" if len(chapter.rounds) > 1 else ""
+    statistic = sentence(chapter.protocol["statistic"])
+    return f"{statistic} Means and 95 % intervals over the seeds{rounds}."
 
 
 def _effects(chapters: Sequence[Chapter]) -> list[effects.Effect]:
@@ -139,8 +146,9 @@ def document(folder: Path, size: str, chapters: Sequence[Chapter], source: str =
         ]
         for name, key in WORDS:
             lines += ["", f"*{name}.* {sentence(words[key])}"] if words.get(key) else []
+        lines += ["", f"*Protocol.* {history(chapter)}"] if chapter.changes else []
         if claim in pictures:
-            lines += ["", f"![{words['title']}](atlas/{claim}.svg)"]
+            lines += ["", f"![{words['title']}](atlas/{claim}.svg)", "", _caption(chapter)]
     files.write(folder / "atlas.md", ("\n".join(lines) + "\n").encode())
     return folder / "atlas.md"
 

@@ -27,8 +27,9 @@ def markdown(runs: Runs) -> str:
         "The committed results of the [benchmarks](benchmarks.md), written by",
         "`python -m experiments.benchmarks.history`. A ratio is ours over the alternative: the",
         "median of alternated pairs, with the smallest and the largest. `better` states whether",
-        "lower or higher values are better. A goal bounds the ratio, our value (`ours`), or another",
-        "value of the row. `before`: the ratio of the run before, if it had the same alternatives.",
+        "lower or higher values are better. A goal bounds the ratio, our value (`ours`), or",
+        "another value of the row. `before`: the ratio of the run before, if it had the same",
+        "alternatives.",
         "",
         "![Ratios over commits](results.svg)",
     ]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STATES = {
-    SUPPORTED: "The evidence supports the claim of",
+    SUPPORTED: "The evidence supports",
     FOUND: "A setting exists, as the claim states, for",
     BELOW: "An effect exists but is smaller than δ in",
     OPEN: "An effect exists, and may be smaller or larger than δ, in",
@@ -52,7 +52,7 @@ STATES = {
 
 WORDS = (
     ("Question", "question"),
-    ("Kind of sentence", "kind"),
+    ("Form of the claim", "kind"),
     ("In the article", "paragraph"),
     ("Set-up", "setup"),
     ("Settings", "chosen_by"),
@@ -113,13 +113,14 @@ def state(chapters: Sequence[Chapter]) -> Iterator[str]:
     """The state of the hypothesis in a few sentences: how many claims have which verdict."""
     groups: dict[str, list[str]] = {}
     for chapter in chapters:
-        title = f"{chapter.protocol['title']} ({chapter.protocol['claim']})"
-        groups.setdefault(chapter.judgement["verdict"], []).append(title)
-    judged = sum(len(titles) for name, titles in groups.items() if name != HOLD)
-    yield f"{counted(judged, 'claim')} of the hypothesis {'was' if judged == 1 else 'were'} tested."
+        verdict, claim = chapter.judgement["verdict"], chapter.protocol["claim"]
+        text = chapter.protocol["says" if verdict == SUPPORTED else "title"].rstrip(".")
+        groups.setdefault(verdict, []).append(f"{text} ({claim})")
+    judged = sum(len(titles) for name, titles in groups.items() if name not in (HOLD, MEASURED))
+    yield f"{counted(judged, 'claim')} {'was' if judged == 1 else 'were'} tested."
     for name, start in STATES.items():
         if name in groups:
-            yield f"{start}: {', '.join(groups[name])}."
+            yield f"{start}: {('; ' if name == SUPPORTED else ', ').join(groups[name])}."
     waiting = [
         one.protocol["claim"]
         for one in chapters
@@ -167,8 +168,10 @@ FIELDS = (
 
 
 MARGINS = (
-    "An effect whose name ends in a number, such as `ticket − dense + 5`, contains its margin: the "
-    "claim allows a loss of 5, so δ is 0, and the difference itself is the effect minus 5."
+    "Verdicts use intervals that are corrected for the number of tests, which can be wider than "
+    "the 95 % intervals shown. An effect whose name ends in a number, such as `ticket − dense + "
+    "5`, contains its margin: the claim allows a loss of 5, so δ is 0, and the difference itself "
+    "is the effect minus 5."
 )
 """The sentence below tables of deciding effects."""
 
@@ -226,6 +229,11 @@ def cells(chapter: Chapter) -> list[str]:
     both = [shown(heads[name]) if name in heads else "–" for name in ROUNDS]
     head = list(heads.values())[-1]
     return [who, chapter.verdict, head["name"], *both, f"{head['delta']:g}", str(head["seeds"])]
+
+
+def history(chapter: Chapter) -> str:
+    """The versions of a study's protocol with their reasons, as one paragraph."""
+    return " ".join(map(sentence, chapter.changes))
 
 
 def verdict_sentence(chapter: Chapter) -> str:
