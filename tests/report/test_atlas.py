@@ -98,9 +98,7 @@ def test_an_atlas_begins_with_the_state_and_a_picture_of_all_effects(tmp_path):
     chapters = [chapter(both), chapter(primaries=[below], seconds=200)]
     page = write_atlas(tmp_path, "laptop", chapters).read_text()
     assert "such as ticket − dense + 5, contains its margin" in page
-    assert (
-        "2 claims of the hypothesis were tested. The evidence supports the claim of: A &lt;" in page
-    )
+    assert "2 claims were tested. The evidence supports: w &amp; w (X1)" in page
     assert "An effect of δ is excluded in: A" in page
     assert "A replication on other seeds and data has not run for X1." in page
     assert page.index('aria-label="effects"') < page.index("<table")
@@ -113,7 +111,8 @@ def test_an_atlas_begins_with_the_state_and_a_picture_of_all_effects(tmp_path):
 def test_the_atlas_is_a_page_of_the_documentation(tmp_path):
     page = document(tmp_path, "laptop", [chapter()], "From an article.").read_text()
     assert "From an article." in page and "**δ**: The smallest effect" in page
-    assert page.startswith("# The atlas\n\n- 1 claim of the hypothesis was tested.")
+    assert page.startswith("# The atlas\n\n- 1 claim was tested.")
+    assert "*Protocol.* One. Two <v>." in page and "intervals over the seeds.\n" in page
     assert "contains its margin: the claim allows a loss of 5" in page
     assert "## X1 A <claim>" in page and "| X1 A <claim> | supported, one round |" in page
     for name in ("effects", "X1"):
