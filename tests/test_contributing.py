@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import inspect
 import math
 import re
 import sys
@@ -28,7 +29,7 @@ from lth_jax.lottery import CONTROLS
 from lth_jax.measures import judge
 from lth_jax.models import NETWORKS
 from lth_jax.population import LOSSES, LR_SCHEDULES, METRICS, OPTIMIZERS
-from lth_jax.pruning import masks, scopes
+from lth_jax.pruning import criteria, masks, scopes
 from lth_jax.pruning.criteria import CRITERIA
 from lth_jax.pruning.methods import METHODS, Inputs
 from lth_jax.pruning.schedules import SCHEDULES
@@ -36,6 +37,7 @@ from lth_jax.registry import import_modules
 from lth_jax.report import read_run
 from lth_jax.structure.rules import RULES
 from tests.experiments import tiny
+from tests.pruning import test_criteria_weights
 
 PAGE = (Path(__file__).resolve().parents[1] / "CONTRIBUTING.md").read_text()
 FILES = dict(re.findall(r"```python\n# (\S+)\.py\n(.*?)```", PAGE, re.S))
@@ -58,6 +60,8 @@ PARTS = {
 }
 """By file: its parts, by the config field that names them."""
 SEVERAL = ("controls", "train.metrics")
+OTHERS = re.findall(r"```py\n(.*?)```", PAGE, re.S)
+"""The lines of `__init__.py`, and the test of the criterion."""
 
 
 @contextlib.contextmanager
@@ -144,6 +148,17 @@ def test_the_parts_of_a_config_train_together(tmp_path):
     assert record.arms == ["dense", "ticket", "negated"]
     assert record.levels[1].density == pytest.approx(0.5, abs=0.01)
     assert "test_top_five_final" in record.levels[1].results
+
+
+def test_a_criterion_passes_its_test(tmp_path):
+    lines, test = OTHERS
+    names = dict(vars(test_criteria_weights))
+    with added(tmp_path, "lth_jax/pruning/criteria/relative_growth"):
+        assert inspect.ismodule(criteria.relative_growth)  # as the page says
+        exec(lines, names)
+        exec(test, names)
+        assert names["relative_growth"] is CRITERIA["relative_growth"]
+        names["test_growth_is_relative_to_the_initial_weight"]()
 
 
 def test_a_method_moves_its_mask(tmp_path):
