@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +48,7 @@ from lth_jax.report.recipes import (
 )
 from lth_jax.report.rendering import Caption, files_of, pictures, render
 from lth_jax.store import files
+from lth_jax.text import counted
 from lth_jax.types import DENSE, TICKET
 
 if TYPE_CHECKING:
@@ -66,14 +68,17 @@ FINDINGS = Caption(
 CAPTIONS = {"curves": CURVES, "findings": FINDINGS}
 MOST_CURVES = 8  # with more, controls are drawn only where the literature states them
 NO_NUMBERS = "The full size tests the same findings; it is compared with no further numbers."
+NUMBERS = "A run of the full size is compared with these numbers:"
 FEWEST = 4
 """Numbers from which on the literature has a panel of its own."""
 LEAD = (
     "Each recipe trains the experiment of a paper and compares its findings with what the paper "
     "states. A finding holds if our 95 % interval lies in the expected range, does not hold if it "
     "lies outside, and is inconclusive otherwise. The short sizes use small networks and data, so "
-    "they test the shape of a finding, an inequality; the papers' numbers are compared at full "
-    "size only. Nothing corrects for the number of intervals."
+    "they test the shape of a finding, an inequality; their tables keep the names of the papers' "
+    "networks. The papers' numbers are compared at full size only: ± is the spread that the source "
+    "states, the tolerance a further deviation that counts as agreement, in the same unit. Nothing "
+    "corrects for the number of intervals."
 )
 
 
@@ -319,7 +324,8 @@ def document(folder: Path, chapters: Sequence[Trained]) -> Path:
         for one in chapters
     ]
     lines += _table([["recipe", "name", "data", "verdicts", "time"], *rows])
-    lines += ["", "`python -m experiments.literature NAME` runs a recipe; `list` lists all."]
+    lines += ["", _total(chapters), ""]
+    lines += ["`python -m experiments.literature NAME` runs a recipe; `list` lists all."]
     for one in chapters:
         recipe = one.recipe
         name = f"{recipe.name}-{one.size}"
@@ -331,12 +337,22 @@ def document(folder: Path, chapters: Sequence[Trained]) -> Path:
             lines += ["", f"![{recipe.title}: {part}]({path})", "", CAPTIONS[part].text]
         lines += ["", *_table(cells(one))]
         if len(numbers := number_cells(one)) > 1:
-            lines += ["", "The full size is compared with these numbers:", "", *_table(numbers)]
+            lines += ["", NUMBERS, "", *_table(numbers)]
         elif one.size != FULL:
             lines += ["", NO_NUMBERS]
         lines += ["", f"`{one.command}`, {clock(one.seconds)}."]
     files.write(folder / "literature.md", ("\n".join(lines) + "\n").encode())
     return folder / "literature.md"
+
+
+def _total(chapters: Sequence[Trained]) -> str:
+    """The verdicts of all recipes, and whether any ran at full size."""
+    found = [one.verdict for chapter in chapters for one in judged(chapter)]
+    counts = Counter(verdict for verdict in found if verdict != ONLY_FULL)
+    parts = ", ".join(f"{name} {counts[name]}" for name in COLOURS if counts[name])
+    full = any(one.size == FULL for one in chapters)
+    ran = "" if full else " No full size has run."
+    return f"In all {counted(counts.total(), 'finding')}: {parts}.{ran}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -32,7 +32,7 @@ RECIPE = Recipe(
     "rate of 0.1 that falls to a tenth at 1/2 and 3/4, weight decay 1e-4, crops and mirrored "
     "images; 20 % pruned over the whole network in each level, rewound to step 0, 500 or 2,000; 3 "
     "replicates. The barrier is the largest test error on the line between two children of one "
-    "start, trained on different data orders, minus the mean of theirs; below 2 points the start "
+    "start, trained on different data orders, minus the mean of theirs; below 0.02 the start "
     "is stable. The weight decay is that of the authors' later code (facebookresearch/open_lth).",
     short="A residual MLP 40-100-100-10 on MNIST-1D, Adam at 5e-3, 1,000 steps, 36 % pruned in "
     "each level, rewound to step 0, 20 or 400, 5 replicates.",

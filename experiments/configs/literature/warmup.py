@@ -92,7 +92,12 @@ RECIPE = Recipe(
         *_orders("resnet18", 0.328, only_full=True),
         *_numbers(),
     ],
-    labels={f"{net}-{run}": f"{name}, {WORDS[run]}" for net, name in NETS.items() for run in WORDS},
+    labels={
+        f"{net}-{run}": f"{name}, {words}"
+        for net, name in NETS.items()
+        for run, words in WORDS.items()
+    }
+    | {"resnet18-warmup": "ResNet-18, rate 0.03 with warm-up"},
 )
 
 
