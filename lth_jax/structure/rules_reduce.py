@@ -229,7 +229,7 @@ def _reduce(neutral: bool) -> Link:
 def _arg_reduce(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     gone = op.params["axes"]
     for d in gone:
-        links.pin(ins[0][d], f"results of `{op.name}` are indices of it")
+        links.pin(ins[0][d], f"`{op.name}` returns indices of it")
     return [[links.with_content(atoms, FINITE) for d, atoms in enumerate(ins[0]) if d not in gone]]
 
 

@@ -29,7 +29,7 @@ def _broadcast(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 def _squeeze(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     gone = op.params["dimensions"]
     for d in gone:
-        links.pin(ins[0][d], "a single index that is read by its place")
+        links.pin(ins[0][d], "it is selected by a constant index")
     return [[atoms for d, atoms in enumerate(ins[0]) if d not in gone]]
 
 

@@ -153,7 +153,7 @@ def transform_along_time(p, x):
 
 @net([10, 12], arrays(i=(8, 10), r=(10, 4), w1=(4, 10, 12), w2=(4, 12, 10), o=(10, 3)),
      data(6, 8), reasons={
-         ("r", 1): "results of `argmax` are indices of it",
+         ("r", 1): "`argmax` returns indices of it",
          ("w1", 0): "`ragged_dot_general` counts the rows of each group along it",
      })  # fmt: skip
 def routed_experts(p, x):
