@@ -30,6 +30,7 @@ from lth_jax.report.effects import COLOURS
 from lth_jax.report.plotting import SIZE, images
 from lth_jax.report.rendering import Caption, Picture, glossary, render, terms_of
 from lth_jax.store import files
+from lth_jax.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,7 +72,7 @@ def write_atlas(folder: Path, size: str, chapters: Sequence[Chapter], source: st
     page = render(
         "atlas.html",
         title=f"The atlas of the lottery ticket hypothesis ({size})",
-        verdicts=verdicts,
+        summary=_summary(verdicts),
         time=clock(sum(chapter.seconds for chapter in chapters)),
         only_controls=set(verdicts) <= {HOLD, VOID},
         state=list(state(chapters)),
@@ -83,6 +84,21 @@ def write_atlas(folder: Path, size: str, chapters: Sequence[Chapter], source: st
     )
     files.write(folder / "index.html", page)
     return folder / "index.html"
+
+
+def _summary(verdicts: Counter[str]) -> str:
+    """How many studies have which verdict.
+
+    >>> _summary(Counter({"supported": 2, "controls hold": 1}))
+    '3 studies: 2 supported, controls hold in 1'
+    >>> _summary(Counter({"controls hold": 1}))
+    '1 study: all controls hold'
+    """
+    studies = counted(verdicts.total(), "study")
+    if set(verdicts) == {HOLD}:
+        return f"{studies}: all {HOLD}"
+    words = (f"{HOLD} in {n}" if name == HOLD else f"{n} {name}" for name, n in verdicts.items())
+    return f"{studies}: {', '.join(words)}"
 
 
 def _caption(chapter: Chapter) -> str:
@@ -219,7 +235,7 @@ def _ends(ends: Sequence[float | None]) -> str:
 
 
 def _controls(found: dict[str, Any]) -> list[list[str]]:
-    return [["control", "known answer", "got", "effect [99.9 %]"]] + [
+    return [["control", "known answer", "verdict", "effect [99.9 %]"]] + [
         [c["name"], c["expected"], c["got"], "; ".join(shown(part) for part in c["primaries"])]
         for c in found["controls"]
     ]

@@ -237,7 +237,9 @@ def history(chapter: Chapter) -> str:
 
 
 def verdict_sentence(chapter: Chapter) -> str:
-    """The verdict with its reason and both rounds."""
+    """The verdict with its reason and both rounds; a study of controls alone has no rounds."""
     one = chapter.judgement
+    if one["verdict"] == HOLD:
+        return f"{HOLD.capitalize()}: {one['why']}."
     rounds = "; ".join(f"{name}: {verdict}" for name, verdict in one["rounds"].items())
     return f"{chapter.verdict.capitalize()}: {one['why']} ({rounds})."

@@ -1,6 +1,7 @@
 """One self-contained page per run, and the figures and tables beside it."""
 
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,10 @@ MEASURED: dict[str, Any] = {
     "units": units,
     "behaviour": behaviour,
 }
-"""Measurements of finished runs: the name of the table, and the module."""
+"""Measurements of finished runs: the name of the table, and the module.
+
+A module with `captions` gives captions that depend on the measurement.
+"""
 
 
 class Section(NamedTuple):
@@ -69,7 +73,9 @@ def write_report(store: Store, run: Run | RunInfo) -> Path:
     sections, data = [Section("Figures", *pictures(figures.draw(record)))], _data(record)
     for name, kind in MEASURED.items():
         if (measured := kind.read(store, run.path)) is not None:
-            sections.append(Section(texts()["sections"][name], *pictures(kind.draw(measured))))
+            captions = kind.captions(measured) if hasattr(kind, "captions") else None
+            shown = pictures(kind.draw(measured), captions)
+            sections.append(Section(texts()["sections"][name], *shown))
             data[name] = tables.flat_rows(kind.rows(measured))
     beside = files_of([picture for section in sections for picture in section.pictures])
     beside |= dict(_tables(data))
@@ -101,7 +107,8 @@ def page(run: RunRecord, sections: list[Section], files: list[str]) -> bytes:
         left_out=display.left_out(run),
         sections=sections,
         metric=display.quantity(metric).title if metric else "Results",
-        level_cells=display.level_cells(run),
+        level_cells=(cells := display.level_cells(run)),
+        is_partial=any(re.search(r"\(\d+/\d+\)$", cell) for row in cells for cell in row),
         difference_cells=display.difference_cells(differences),
         config=list(_flat(run.config)),
         machine=list(_flat({"plan": run.plan} | (run.environments or [{}])[-1])),

@@ -103,9 +103,10 @@ def pictures(
 
     Args:
       figures: figures by file name; a text in place of a figure is the reason why there is none.
-      captions: captions by file name; those of `caption` by default.
+      captions: captions by file name; those of `caption` for all others.
     """
-    captions = {name: caption(name) for name in figures} if captions is None else captions
+    given = captions or {}
+    captions = {name: given.get(name) or caption(name) for name in figures}
     shown, omitted = [], []
     for name, figure in figures.items():
         why = figure if isinstance(figure, str) else shows_nothing(figure)

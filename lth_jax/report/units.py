@@ -23,13 +23,14 @@ from lth_jax.report.plotting import (
     style,
     with_ends,
 )
+from lth_jax.report.rendering import Caption, caption
 from lth_jax.report.unit_rows import Network, Timed, Units, read, rows, table
 from lth_jax.types import DENSE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw", "read", "rows", "table"]
+__all__ = ["captions", "draw", "read", "rows", "table"]
 
 
 def draw(found: Units) -> dict[str, Figure]:
@@ -44,6 +45,15 @@ def draw(found: Units) -> dict[str, Figure]:
         figures["latency"] = latency(found.timed)
         figures["latency_units"] = latency_units(found.timed)
     return figures
+
+
+def captions(found: Units) -> dict[str, Caption]:
+    """The caption of the live units, which names the arm of the figure."""
+    if not any(network.level for network in found.networks):
+        return {}
+    title, text = caption("units_kept")
+    arm = _fewest(found)
+    return {"units_kept": Caption(title, text.format(arm=looks([arm])[arm].label))}
 
 
 @style()
@@ -71,26 +81,39 @@ def unit_groups(groups: Sequence[dict[str, Any]]) -> Figure:
 @style()
 def units_kept(found: Units) -> Figure:
     """The live units of each group, in the arm that has the fewest."""
-    pruned = [network for network in found.networks if network.level]
-    deepest = max(network.level for network in pruned)
-    fewest = min((n for n in pruned if n.level == deepest), key=lambda n: sum(n.alive.values())).arm
-    shown = [n for n in found.networks if n.arm in (DENSE, fewest)]
+    shown = [n for n in found.networks if n.arm in (DENSE, _fewest(found))]
     figure, axes = new()
     levels = sorted({n.level for n in shown})
     by_level = [[n for n in shown if n.level == level] for level in levels]
     densities = [float(np.mean([n.density for n in networks])) for networks in by_level]
+    labels = _labels([group["name"] for group in found.groups])
     for i, group in enumerate(found.groups):
         name = group["name"]
         shares = [
             span([100 * n.alive[name] / group["units"] for n in networks]) for networks in by_level
         ]
-        band(axes, densities, shares, part_look(name, i))
+        band(axes, densities, shares, part_look(labels[i], i))
     density_axis(axes, densities)
     axes.set_ylim(0, 105)
-    axes.set_ylabel(f"Units alive (%), {looks([fewest])[fewest].label}")
+    axes.set_ylabel("Live units (%)")
     figure.set_figheight(SIZE[1] + 0.09 * len(found.groups))  # room for the legend
     legend(figure, axes)
     return figure
+
+
+def _fewest(found: Units) -> str:
+    """The arm with the fewest live units at the last level."""
+    last = max(network.level for network in found.networks)
+    pruned = [network for network in found.networks if network.level == last]
+    return min(pruned, key=lambda network: sum(network.alive.values())).arm
+
+
+def _labels(groups: Sequence[str]) -> list[str]:
+    """Groups by their module, as in `units of Dense_0`; by their name where two share one."""
+    leaves = [name.rpartition(":")[0] for name in groups]
+    labels = [f"units of {leaf.rpartition('/')[0] or leaf}" for leaf in leaves]
+    pairs = zip(labels, groups, strict=True)
+    return [label if labels.count(label) == 1 else name for label, name in pairs]
 
 
 @style()
@@ -151,7 +174,7 @@ def latency_units(timed: Sequence[Timed]) -> Figure:
             [100 * one.share for one in mine], [one.relative for one in mine], marker,
             color=look.color, label=look.label, alpha=0.7, markersize=9 if arm == DENSE else 4.5,
         )  # fmt: skip
-    axes.set_xlabel("Units alive (%)")
+    axes.set_xlabel("Live units (%)")
     axes.set_ylabel("Latency relative to the dense network")
     axes.set_xlim(0, 105)
     axes.set_ylim(bottom=0)

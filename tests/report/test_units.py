@@ -98,7 +98,9 @@ def test_the_drawing_of_groups_has_a_dot_for_each_slot(found):
 def test_live_units_are_drawn_of_the_arm_with_the_fewest(found):
     axes = units.units_kept(found).axes[0]
     np.testing.assert_allclose(axes.lines[0].get_ydata(), [100, 50, 25])
-    assert "refilled" in axes.get_ylabel()
+    assert axes.get_ylabel() == "Live units (%)"
+    assert [t.get_text() for t in axes.figure.legends[0].texts] == ["units of a", "units of b"]
+    assert "the arm with the fewest (refilled)" in units.captions(found)["units_kept"].text
 
 
 def test_the_table_has_a_line_for_each_arm_and_level(found):
