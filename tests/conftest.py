@@ -7,6 +7,7 @@ programs take longer to optimise than to run, so they are not optimised: 40 % of
 
 import gc
 import os
+from collections import Counter
 from pathlib import Path
 
 import jax
@@ -36,6 +37,17 @@ def pytest_configure(config):
         jax.config.update(name, value)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+LONG = ("test_docs.py",)
+"""Files with a test that takes minutes. They start first, or the last worker runs alone."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Starts the files of `LONG` first, and then those with the most tests."""
+    sizes = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path.name not in LONG, -sizes[item.path]))
 
 
 MAPPINGS = Path("/proc/self/maps")
