@@ -119,8 +119,8 @@ def _check_on_device(eqn: Any) -> None:
     function = getattr(callback, "callback_func", callback)
     if not str(getattr(function, "__module__", "")).startswith(("jax.", "jaxlib.")):
         raise ValueError(
-            f"`jax.{eqn.primitive.name}` calls {function!r} on the host, which no fingerprint "
-            "covers; express it in JAX, or compute it beforehand and close over the result."
+            f"`jax.{eqn.primitive.name}` calls {function!r} on the host, which the run's key "
+            "cannot include; express it in JAX, or compute it beforehand and close over the result."
         )
 
 
