@@ -78,7 +78,7 @@ LEAD = (
     "they test the shape of a finding, an inequality; their tables keep the names of the papers' "
     "networks. The papers' numbers are compared at full size only: ± is the spread that the source "
     "states, the tolerance a further deviation that counts as agreement, in the same unit. Nothing "
-    "corrects for the number of intervals."
+    "corrects for the number of intervals. Times are those of training, in part beside other work."
 )
 
 

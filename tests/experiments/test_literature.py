@@ -1,5 +1,6 @@
 """The recipes of the literature: their configs, their expectations, and their command."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -34,6 +35,15 @@ def test_a_recipe_is_well_formed(name):
     named = {n.run for one in recipe.expected for n in (one.networks, one.minus) if n}
     assert named - {""} <= runs and set(recipe.labels) <= runs
     assert any(not one.needs_full for one in recipe.expected)  # short sizes judge something
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_the_page_describes_the_recipe(name):
+    recipe = recipes()[name].RECIPE
+    page = (Path(literature.__file__).parents[1] / "docs/literature.md").read_text()
+    assert (
+        f"## {recipe.title}: short size\n\n{recipe.setting}\n\n*Short size.* {recipe.short}" in page
+    )
 
 
 @pytest.mark.parametrize(("name", "size"), EVERY)
