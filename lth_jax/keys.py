@@ -13,11 +13,13 @@ the other members, and `fold_in` of `unsafe_rbg` commutes.
 import hashlib
 import json
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import jax
+import numpy as np
+from numpy.typing import NDArray
 
 PURPOSES: Mapping[str, str] = MappingProxyType(
     {
@@ -83,12 +85,24 @@ def stream(key: jax.Array, purpose: str, *labels: int | str) -> jax.Array:
     >>> len({str(stream(key, purpose)) for purpose in PURPOSES}) == len(PURPOSES)
     True
     """
+    return _folded(as_threefry(key), _words(purpose, labels))
+
+
+def _words(purpose: str, labels: Sequence[int | str]) -> NDArray[np.uint32]:
+    """The two words by which a key is folded for a purpose."""
     if purpose not in PURPOSES:
         raise ValueError(f"`purpose` is {purpose!r}; it must be one of {', '.join(PURPOSES)}.")
     name = json.dumps([purpose, *(x if isinstance(x, str) else operator.index(x) for x in labels)])
     digest = hashlib.sha256(name.encode()).digest()
     first, second = (int.from_bytes(digest[i : i + 4], "big") for i in (0, 4))
-    return jax.random.fold_in(jax.random.fold_in(as_threefry(key), first | _TOP_BIT), second)
+    return np.array([first | _TOP_BIT, second], np.uint32)
+
+
+def _folded(key: jax.Array, words: Any) -> jax.Array:
+    return jax.random.fold_in(jax.random.fold_in(key, words[0]), words[1])
+
+
+_all_folded = jax.jit(jax.vmap(_folded, in_axes=(None, 0)))
 
 
 def derive(
@@ -115,6 +129,19 @@ def derive(
     False
     """
     return stream(root, purpose, replicate, level, *labels)
+
+
+def derive_all(
+    root: jax.Array, replicates: Sequence[int], purpose: str, level: int = 0, *labels: int | str
+) -> jax.Array:
+    """`derive` for several replicates, stacked; one program for all.
+
+    >>> root = jax.random.key(0)
+    >>> bool(derive_all(root, [3, 7], "init")[1] == derive(root, 7, "init"))
+    True
+    """
+    words = [_words(purpose, (replicate, level, *labels)) for replicate in replicates]
+    return _all_folded(as_threefry(root), np.stack(words))
 
 
 def as_threefry(key: jax.Array, name: str = "key") -> jax.Array:

@@ -107,7 +107,7 @@ def test_streams_are_the_same_under_jit_and_vmap():
 # Within one purpose: files and functions that index or divide a key which serves them alone.
 WITHIN = {
     "lth_jax/analysis/random_tickets.py": {"random_members": "per draw"},
-    "lth_jax/keys.py": {"stream": "the purpose", "as_threefry": "key data"},
+    "lth_jax/keys.py": {"_folded": "the purpose", "as_threefry": "key data"},
     "lth_jax/data/order.py": {"indices": "per epoch"},
     "lth_jax/landscape/connectivity.py": {"filter_direction": "per leaf", "renew_state": "batch"},
     "lth_jax/landscape/ends.py": {
@@ -414,6 +414,7 @@ KEYED = {
     "pruning.criteria.weights.random": lambda key: criteria.random()(PARAMS, HALF, key=key),
     "keys.stream": lambda key: jax.random.key_data(keys.stream(key, "order")),
     "keys.derive": lambda key: jax.random.key_data(keys.derive(key, 0, "order")),
+    "keys.derive_all": lambda key: jax.random.key_data(keys.derive_all(key, [0], "order")),
 }
 KEYED |= {
     f"{function.__module__}.{function.__qualname__}".removeprefix("lth_jax."): control(name)

@@ -87,7 +87,7 @@ def random_members(
         }
         return trees.from_named(first, like)
 
-    streams = jnp.stack([keys.derive(root, one.replicate, "random_ticket") for one in starts])
+    streams = keys.derive_all(root, [one.replicate for one in starts], "random_ticket")
     orders = jnp.stack([one.data_key for one in starts])
     masks = trees.stack([canonical(one) for one in starts])
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax import trees
-from lth_jax.keys import derive
+from lth_jax.keys import derive_all
 from lth_jax.layouts import Layouts
 from lth_jax.lottery.controls import Control
 from lth_jax.lottery.programs import Programs, quick_to_compile
@@ -158,7 +158,7 @@ def replicate_keys(seeds: Seeds, purpose: str, level: int = 0, *labels: str) -> 
     """
     alike = purpose == "data" and seeds.shared_order
     of = [0 if alike else replicate for replicate in range(seeds.replicates)]
-    return jnp.stack([derive(seeds.root, replicate, purpose, level, *labels) for replicate in of])
+    return derive_all(seeds.root, of, purpose, level, *labels)
 
 
 def arms(

@@ -118,7 +118,7 @@ def one_shot_starts(
         trees.stack([trees.from_named(dict(params), like) for params in scored]),
         prunable=prunable_leaves(like),
         batches=tuple(trees.index(data, some) for some in rows),
-        keys=jnp.stack([keys.derive(root, one.replicate, "one_shot") for one in starts]),
+        keys=keys.derive_all(root, [one.replicate for one in starts], "one_shot"),
     )
     named = {leaf: np.asarray(mask) for leaf, mask in trees.to_named(chosen).items()}
 
