@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -100,11 +101,11 @@ class SizeTable(NamedTuple):
     total: TotalSize
 
 
-def table(data: bytes, *, max_bytes: int = reader.MAX_BYTES) -> SizeTable:
-    """The size table of a ticket: from the bytes of a file or of `encode`.
+def table(data: bytes | str | Path, *, max_bytes: int = reader.MAX_BYTES) -> SizeTable:
+    """The size table of a ticket.
 
     Args:
-      data: the bytes of a ticket file.
+      data: a ticket file, or its bytes, as `encode` returns them.
       max_bytes: maximal bytes of decoded masks and values.
 
     Returns:
@@ -119,6 +120,8 @@ def table(data: bytes, *, max_bytes: int = reader.MAX_BYTES) -> SizeTable:
     >>> round(total.entropy_layers, 1), total.dense[32]
     (172.7, 16384.0)
     """
+    if isinstance(data, str | Path):
+        data = Path(data).read_bytes()
     contents = reader.open_header(data, len(data), max_bytes)
     read = reader.from_memory(data)
     leaves = [

@@ -8,6 +8,7 @@ import numpy as np
 
 from lth_jax.coding.quantize import Precision
 from lth_jax.coding.writer import encode
+from lth_jax.legal import check_name
 from lth_jax.schema import (
     MemberRecord,
     Named,
@@ -128,8 +129,10 @@ def encode_stored(
       precision: precision of the values; exact by default.
 
     Raises:
+      ValueError: `values` is neither.
       StoreError: rewound values are requested for a control, which may start from others.
     """
+    check_name("values", values, (TRAINED, REWOUND))
     params = one.params if values == TRAINED else rewound(store, info, one)[0]
     prune = read_config(info.path).get("prune", {})
     provenance = {
@@ -185,7 +188,10 @@ def rewound(store: Store, info: RunInfo, one: Stored) -> tuple[Named, Named]:
       CorruptError: if a file of the run is damaged.
     """
     if one.arm not in (DENSE, TICKET):
-        raise StoreError(f"rewound values are those of the ticket; '{one.arm}' is its control.")
+        raise StoreError(
+            f"'{one.arm}' is a control, which may start from other values than the ticket; only "
+            f"`values='{TRAINED}'` are known."
+        )
     for entry in (e for e in read_entries(info.path) if e.level == 0):
         node = read_entry(store, entry)
         for i, parent in enumerate(node.facts.members):

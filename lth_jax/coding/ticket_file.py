@@ -87,6 +87,7 @@ def inspect(path: PathLike, *, max_bytes: int = MAX_BYTES) -> Contents:
 
     Raises:
       TicketError: the file is not a readable ticket; the message names it and the reason.
+      TypeError: `path` is bytes.
 
     >>> import tempfile
     >>> import numpy as np
@@ -96,6 +97,8 @@ def inspect(path: PathLike, *, max_bytes: int = MAX_BYTES) -> Contents:
     ...     inspect(path).mask_bytes("w")
     1
     """
+    if isinstance(path, bytes):
+        raise TypeError("`path` is bytes; `inspect` reads a file, `decode` and `table` take bytes.")
     with naming(path), open(path, "rb") as file:
         return _contents(file, max_bytes)
 

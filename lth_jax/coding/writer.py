@@ -84,7 +84,8 @@ def encode(
       ValueError: trees do not match, `mask` prunes leaves that are not prunable, values to be
         rounded are not finite, or an argument exceeds the limits of tickets: 65,536 leaves, 32
         axes, names of 1024 printable characters, no nested leaves, one key, 64 MiB of header.
-      TypeError: a dtype cannot be stored, or `provenance` is not a dictionary.
+      TypeError: a dtype cannot be stored, `precision` is no `Precision`, or `provenance` is not a
+        dictionary.
 
     >>> from lth_jax.coding.reader import decode
     >>> mask = {"kernel": np.arange(6).reshape(2, 3) > 2}
@@ -126,6 +127,10 @@ def _readable(argument: str) -> Iterator[None]:
 
 
 def _check_options(precision: Precision, provenance: dict[str, Any]) -> None:
+    if not isinstance(precision, Precision):
+        raise TypeError(
+            f"`precision` is {precision!r}; it must be a `Precision`, such as `coding.bfloat16()`."
+        )
     with _readable("`precision`"):
         manifest_.check_precision(precision, _ANY_AXES)
     if not isinstance(provenance, dict):

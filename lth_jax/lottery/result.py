@@ -2,12 +2,21 @@
 
 import importlib.util
 import tempfile
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from lth_jax import coding, keys, trees
-from lth_jax.coding.stored import REWOUND, Stored, encode_stored, find_stored, read_stored, rewound
+from lth_jax.coding.stored import (
+    REWOUND,
+    TRAINED,
+    Stored,
+    encode_stored,
+    find_stored,
+    read_stored,
+    rewound,
+)
 from lth_jax.data.datasets import fingerprint as data_fingerprint
 from lth_jax.legal import nearest
 from lth_jax.lottery.identity import training_program
@@ -38,6 +47,8 @@ class StoredTicket:
       mask: boolean tree like the parameters.
       prunable: tree of Python booleans.
       trained: weights after training, 0 where the mask is False.
+      state: the model's state after training (BatchNorm statistics and the like); a `.ticket` file
+        does not hold it.
     """
 
     def __init__(self, result: "Result", stored: Stored):
@@ -48,6 +59,7 @@ class StoredTicket:
         self.mask: Mask = tree(stored.mask)
         self.prunable: Prunable = tree(stored.prunable)
         self.trained: Params = tree(stored.params)
+        self.state: Any = result.as_tree(stored.state, state=True)
 
     @property
     def initial(self) -> Params:
@@ -68,7 +80,20 @@ class StoredTicket:
           path: the file, usually `NAME.ticket`.
           values: `"rewound"`, the initial weights of the ticket, or `"trained"`.
           precision: precision of the stored values; exact by default.
+
+        Raises:
+          ValueError: `values` is neither.
+          store.StoreError: rewound values of a control, which may start from others.
+
+        Warns:
+          UserWarning: the network has a state, which trained values need and the file lacks.
         """
+        if values == TRAINED and self.stored.state:
+            warnings.warn(
+                f"the file holds parameters; the model's state ({len(self.stored.state)} arrays), "
+                "which trained values need, is left out. `StoredTicket.state` has it.",
+                stacklevel=2,
+            )
         origin = self._result.store, self._result.info
         data = encode_stored(*origin, self.stored, values=values, precision=precision)
         files.write(Path(path), data, make_folder=False)
@@ -146,11 +171,16 @@ class Result:
             )
         return self._task
 
-    def as_tree(self, named: dict[str, Any]) -> Any:
-        """Leaves by name in the tree of the task's parameters; without a task, in dictionaries."""
+    def as_tree(self, named: dict[str, Any], *, state: bool = False) -> Any:
+        """Leaves by name in the tree of the task's parameters; without a task, in dictionaries.
+
+        Args:
+          named: name -> leaf.
+          state: whether they are the leaves of the model's state.
+        """
         if self._task is None:
             return nest([(tuple(name.split("/")), leaf) for name, leaf in named.items()])
-        return trees.from_named(named, self._task.shapes[0])
+        return trees.from_named(named, self._task.shapes[state])
 
     @property
     def info(self) -> RunInfo:

@@ -82,7 +82,7 @@ def test_a_saved_ticket_decodes_to_what_the_run_holds(shelf, info, ticket, value
 
 def test_rewound_values_are_the_tickets_alone(shelf, info):
     control = stored.find_stored(shelf, info, arm="shuffle", level=1, replicate=0)
-    with pytest.raises(store.StoreError, match="'shuffle' is its control"):
+    with pytest.raises(store.StoreError, match="'shuffle' is a control"):
         stored.encode_stored(shelf, info, control, values=stored.REWOUND)
 
 

@@ -375,3 +375,19 @@ def test_the_frontier_drops_what_is_larger_and_no_better():
     rates = np.array([1.0, 2.0, 2.0, 3.0, 4.0])
     accuracies = np.array([0.5, 0.6, 0.7, 0.7, 0.9])
     assert coding.frontier(rates, accuracies).tolist() == [True, False, True, False, True]
+
+
+def test_the_size_table_reads_files_and_bytes(tmp_path):
+    mask = {"w": np.arange(64).reshape(8, 8) % 4 == 0}
+    coding.save(tmp_path / "one.ticket", mask, prunable={"w": True})
+    data = (tmp_path / "one.ticket").read_bytes()
+    path = tmp_path / "one.ticket"
+    assert coding.table(path).total == coding.table(str(path)).total == coding.table(data).total
+
+
+def test_arguments_of_another_kind_are_named(tmp_path):
+    mask, params = {"w": np.ones((2, 2), bool)}, {"w": np.ones((2, 2), np.float32)}
+    with pytest.raises(TypeError, match=r"`precision` is 'bfloat16'; it must be a `Precision`"):
+        coding.encode(mask, params, prunable={"w": True}, precision="bfloat16")
+    with pytest.raises(TypeError, match="`path` is bytes; `inspect` reads a file"):
+        coding.inspect(coding.encode(mask, prunable={"w": True}))

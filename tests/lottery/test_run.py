@@ -100,6 +100,37 @@ def test_a_ticket_is_saved_and_read(result, tmp_path):
     assert [one.replicate for one in result.tickets(1)] == [0, 1]
 
 
+def test_a_misspelled_kind_of_values_writes_no_file(result, tmp_path):
+    with pytest.raises(ValueError, match="`values` is 'Trained'; did you mean 'trained'"):
+        result.ticket(level=1).save(tmp_path / "one.ticket", values="Trained")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(store.StoreError, match="'reinit' is a control.*`values='trained'`"):
+        result.ticket(1, arm="reinit").save(tmp_path / "one.ticket")
+
+
+class Normed(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(2)(nn.BatchNorm(use_running_average=not train)(nn.Dense(4)(x)))
+
+
+def test_trained_tickets_have_the_state_that_files_lack(tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    task = lottery.Task(
+        Normed(), (x, (x[:, 0] > 0).astype(int)), optimizer=optax.sgd(0.1), batch_size=8, steps=20
+    )
+    found = lottery.run(task, lottery.imp(levels=1), replicates=1, plan=Plan(1), progress=False)
+    ticket = found.ticket(1)
+    model = task.trainer.model
+    logits, _ = model.apply(ticket.trained, ticket.state, task.data.test.x, train=False)
+    accuracy = float((np.argmax(logits, -1) == task.data.test.y).mean())
+    [row] = [one for one in found.table("test_accuracy_final") if one["arm"] == "ticket"]
+    assert accuracy == pytest.approx(row["mean"])
+    with pytest.warns(UserWarning, match=r"the model's state \(2 arrays\).*is left out"):
+        ticket.save(tmp_path / "one.ticket", values="trained")
+    ticket.save(tmp_path / "two.ticket")  # the rewound values need none
+
+
 def test_the_same_call_reads_the_finished_run(result, folder, monkeypatch):
     monkeypatch.setattr(sys.modules["lth_jax.lottery.run"], "train_run", None)
     again = run(folder)
