@@ -17,7 +17,7 @@ def check_params(params: Params, name: str = "params") -> None:
     """Raises unless `params` is a non-empty tree of non-empty floating-point arrays.
 
     Raises:
-      ValueError: there is no leaf, a leaf has no entries, or `params` are all variables of Flax.
+      ValueError: there is no leaf, or a leaf has no entries.
       TypeError: a leaf is not a floating-point array.
 
     >>> check_params({"step": jnp.arange(3)})
@@ -28,11 +28,6 @@ def check_params(params: Params, name: str = "params") -> None:
     leaves = jax.tree.leaves(params)
     if not leaves:
         raise ValueError(f"`{name}` has no leaves; give a tree of floating-point arrays.")
-    if isinstance(params, Mapping) and "params" in params and len(params) > 1:
-        raise ValueError(
-            f"`{name}` holds the collections {', '.join(map(str, params))}; give the parameters "
-            "alone, such as `variables['params']`."
-        )
     for leaf_name, leaf in zip(trees.names(params), leaves, strict=True):
         dtype = getattr(leaf, "dtype", type(leaf).__name__)
         if not hasattr(leaf, "shape") or not jnp.issubdtype(dtype, jnp.floating):
@@ -42,6 +37,25 @@ def check_params(params: Params, name: str = "params") -> None:
             )
         if leaf.size == 0:
             raise ValueError(f"`{name}` at '{leaf_name}' is empty (shape {leaf.shape}).")
+
+
+def check_alone(params: Params, name: str = "params") -> None:
+    """Raises if `params` are all variables of Flax, where no `prunable` covers the collections.
+
+    Raises:
+      ValueError: `params` is a mapping with the key `"params"` and others.
+
+    >>> check_alone({"params": {"w": jnp.ones(4)}, "batch_stats": {"mean": jnp.ones(4)}})
+    Traceback (most recent call last):
+      ...
+    ValueError: `params` holds the collections params, batch_stats; give the parameters alone, ...
+    """
+    if isinstance(params, Mapping) and "params" in params and len(params) > 1:
+        raise ValueError(
+            f"`{name}` holds the collections {', '.join(map(str, params))}; give the parameters "
+            "alone, such as `variables['params']`, or a `prunable` for all collections, such as "
+            "`structure.prunable(found)`."
+        )
 
 
 def check_mask(mask: Mask, params: Params, name: str = "mask") -> None:
@@ -56,6 +70,8 @@ def check_mask(mask: Mask, params: Params, name: str = "mask") -> None:
       ...
     TypeError: `mask` at 'w' has dtype float32, but masks are boolean.
     """
+    if not same_structure(mask, params):
+        check_alone(params)
     trees.check_same_structure(name, mask, "params", params)
     for leaf_name, leaf in zip(trees.names(mask), jax.tree.leaves(mask), strict=True):
         if leaf.dtype != jnp.bool_:
@@ -87,6 +103,7 @@ def check_prunable(prunable: Prunable, like: Any) -> list[bool]:
     """
     leaves = jax.tree.leaves(prunable)
     if not same_structure(prunable, like):
+        check_alone(like)
         raise ValueError(
             "`prunable` must have the structure of the parameters: it has leaves "
             f"{trees.names(prunable)[:3]}…, they have {trees.names(like)[:3]}…."

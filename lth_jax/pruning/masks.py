@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from lth_jax import trees
 from lth_jax.layouts import Layouts, from_layers, map_layers, resolve, to_layers
-from lth_jax.pruning.checks import check_mask, check_params, check_prunable
+from lth_jax.pruning.checks import check_alone, check_mask, check_params, check_prunable
 from lth_jax.pruning.compiled import compiled
 from lth_jax.types import Key, Mask, Params, Prunable
 
@@ -35,12 +35,15 @@ def prunable_leaves(
 
     Raises:
       TypeError: a leaf is not a floating-point array.
-      ValueError: there is no leaf, a leaf is empty, or nothing is prunable.
+      ValueError: there is no leaf, a leaf is empty, nothing is prunable, or `params` are all
+        variables of Flax and there is no `predicate`.
 
     >>> prunable_leaves({"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)})
     {'bias': False, 'kernel': True}
     """
     check_params(params)
+    if predicate is None:
+        check_alone(params)
     choose = predicate or _kernel_predicate(params)
     prunable = trees.map_named(lambda name, leaf: bool(choose(name, leaf)), params)
     check_prunable(prunable, params)

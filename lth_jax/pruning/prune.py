@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from lth_jax.layouts import Layouts
+from lth_jax.legal import shown
 from lth_jax.pruning import scores as checked
 from lth_jax.pruning.checks import check_mask, check_params, check_scores
 from lth_jax.pruning.compiled import compiled, is_shared, shared
 from lth_jax.pruning.criteria import Criterion
-from lth_jax.pruning.criteria._inputs import name_of
+from lth_jax.pruning.criteria._inputs import INPUTS, name_of
 from lth_jax.pruning.granularity import Granularity, weights
 from lth_jax.pruning.scopes import Scope
 from lth_jax.types import Count, Info, Key, Mask, Params, Prunable
@@ -106,7 +107,7 @@ def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights
     >>> {name: value.tolist() for name, value in info.items()}
     {'nonfinite': [0], 'undecided': [False]}
     """
-    _check_parts(criterion, scope, granularity)
+    check_parts(criterion, scope, granularity)
     build = _shared_pruner if is_shared(criterion) else _pruner
     return build(criterion, scope.selection, granularity)
 
@@ -152,22 +153,76 @@ def _pruner(criterion: Criterion, scope: Scope, granularity: Granularity) -> Pru
 _shared_pruner = shared(_pruner)
 
 
-def _check_parts(criterion: Any, scope: Any, granularity: Any) -> None:
-    """Raises `TypeError` for parts of the wrong type, such as a builder that was not called."""
-    try:
-        inspect.signature(criterion).bind(None, None, key=None, batches=None, initial=None)
-    except TypeError as error:
+def check_parts(criterion: Any, scope: Any, granularity: Any) -> None:
+    """Checks the types of a pruner's parts, such as a builder that was not called.
+
+    Raises:
+      TypeError: a part has the wrong type; the message names the arguments that a criterion lacks.
+
+    >>> check_parts(lambda params, mask, **_: params, "globally", weights)
+    Traceback (most recent call last):
+    TypeError: `scope` is 'globally'; it must be a Scope, such as `lth.globally()`.
+    """
+    _check_criterion(criterion)
+    if not isinstance(scope, Scope):
         raise TypeError(
-            "`criterion` must take (params, mask, *, key, batches, initial), but is "
-            f"{_shown(criterion)}."
+            f"`scope` is {_described(scope)}; it must be a Scope, such as `lth.globally()`."
+        )
+    if not isinstance(granularity, Granularity):
+        raise TypeError(
+            f"`granularity` is {_described(granularity)}; it must be a Granularity, such as "
+            "`lth.granularity.weights` or `lth.granularity.columns()`."
+        )
+
+
+def _check_criterion(criterion: Any) -> None:
+    if not callable(criterion):
+        raise TypeError(
+            f"`criterion` is {shown(criterion)}; it must be a criterion, such as `lth.magnitude()`."
+        )
+    try:
+        signature = inspect.signature(criterion)
+    except ValueError:  # of some functions written in C
+        return
+    try:
+        signature.bind(None, None, **dict.fromkeys(INPUTS))
+    except TypeError as error:
+        faults = _faults(signature) or str(error)
+        name = getattr(criterion, "__name__", type(criterion).__name__)
+        hint = f"; if it builds a criterion, call it: `{name}(...)`"
+        raise TypeError(
+            f"`criterion` is {_described(criterion)}, which {faults}; it must take (params, mask, "
+            "*, key, batches, initial), of which `**_` accepts the keywords that it does not use"
+            f"{'' if {'params', 'mask'} & signature.parameters.keys() else hint}."
         ) from error
-    for name, part, kind in (("scope", scope, Scope), ("granularity", granularity, Granularity)):
-        if not isinstance(part, kind):
-            raise TypeError(f"`{name}` must be a {kind.__name__}, but is {_shown(part)}.")
 
 
-def _shown(part: Any) -> str:
+def _faults(signature: inspect.Signature) -> str:
+    """The arguments of a criterion that a function does not take, and those that it needs."""
+    found = signature.parameters.values()
+    places = [p for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    words = {p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    words -= {p.name for p in places[:2]}
+    kinds = {p.kind for p in found}
+    lacking = () if inspect.Parameter.VAR_POSITIONAL in kinds else ("params", "mask")[len(places) :]
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        lacking += tuple(name for name in INPUTS if name not in words)
+    needed = [
+        p.name
+        for p in found
+        if p.default is p.empty
+        and p not in places[:2]
+        and p.name not in INPUTS
+        and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    parts = [
+        f"{verb} {', '.join(f'`{name}`' for name in names)}"
+        for verb, names in (("does not take", lacking), ("needs", needed))
+        if names
+    ]
+    return " and ".join(parts)
+
+
+def _described(part: Any) -> str:
     name = getattr(part, "__name__", None)
-    return (
-        f"the function `{name}`; if it builds one, call it, `{name}(...)`" if name else repr(part)
-    )
+    return f"the function `{name}`" if name else shown(part)

@@ -50,12 +50,15 @@ def geometric(rate: float) -> Schedule:
 
     Raises:
       ValueError: `rate` outside (0, 1).
+      TypeError: `rate` is not a number.
 
     >>> [round(geometric(0.2)(level), 3) for level in range(4)]
     [1.0, 0.8, 0.64, 0.512]
     """
-    if check_fraction("rate", rate) == 1.0:
-        raise ValueError("`rate` must lie in (0, 1), but is 1.0, which would leave no weight.")
+    if isinstance(rate, bool) or not isinstance(rate, numbers.Real):
+        raise TypeError(f"`rate` must be a number in (0, 1), but is {rate!r}.")
+    if not 0.0 < rate < 1.0:  # also for NaN
+        raise ValueError(f"`rate` must lie in (0, 1), but is {rate}.")
     return lambda level: (1.0 - rate) ** _level(level)
 
 

@@ -104,7 +104,7 @@ def test_a_misspelled_kind_of_values_writes_no_file(result, tmp_path):
     with pytest.raises(ValueError, match="`values` is 'Trained'; did you mean 'trained'"):
         result.ticket(level=1).save(tmp_path / "one.ticket", values="Trained")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(store.StoreError, match="'reinit' is a control.*`values='trained'`"):
+    with pytest.raises(store.StoreError, match=r"'reinit' is a control.*`values='trained'`"):
         result.ticket(1, arm="reinit").save(tmp_path / "one.ticket")
 
 

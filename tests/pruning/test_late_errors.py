@@ -26,19 +26,41 @@ BUILDERS = [
 
 @pytest.mark.parametrize("builder", BUILDERS, ids=lambda b: b.__name__)
 def test_a_criterion_that_was_not_called_is_refused(builder):
-    with pytest.raises(TypeError, match=f"`criterion` must .* the function `{builder.__name__}`"):
+    with pytest.raises(
+        TypeError, match=f"`criterion` is .* call it: `{builder.__name__}\\(...\\)`"
+    ):
         lth.prune(builder, lth.globally())
+
+
+@pytest.mark.parametrize(
+    ("criterion", "words"),
+    [
+        (lambda params, mask: params, "not take `key`, `batches`, `initial`;.* `\\*\\*_` accepts"),
+        (lambda params, mask, *, key: params, "does not take `batches`, `initial`;"),
+        (lambda params, mask, *, intial, key, **_: params, "which needs `intial`;"),
+        (
+            lambda params, mask, *, key, batch, initial: params,
+            "does not take `batches` and needs `batch`;",
+        ),
+        (lambda params, **_: params, "which does not take `mask`;"),
+        (lambda params, mask, rate, **_: params, "which needs `rate`;"),
+    ],
+)
+def test_the_arguments_that_a_criterion_lacks_are_named(criterion, words):
+    with pytest.raises(TypeError, match=words) as caught:
+        lth.prune(criterion, lth.globally())
+    assert str(caught.value).startswith("`criterion` is ") and "call it" not in str(caught.value)
 
 
 @pytest.mark.parametrize("builder", [scopes.globally, scopes.layerwise, scopes.erk])
 def test_a_scope_that_was_not_called_is_refused(builder):
-    with pytest.raises(TypeError, match=f"`scope` must be a Scope, but is .*{builder.__name__}"):
+    with pytest.raises(TypeError, match=f"`scope` is .*`{builder.__name__}`; .* a Scope"):
         lth.prune(lth.magnitude(), builder)
 
 
 @pytest.mark.parametrize("name", ["rows", "columns", "kernels", "heads", "blocks", "n_m", "groups"])
 def test_a_granularity_that_was_not_called_is_refused(name):
-    with pytest.raises(TypeError, match=f"`granularity` must be a Granularity, but .*{name}"):
+    with pytest.raises(TypeError, match=f"`granularity` is .*{name}`; .* a Granularity"):
         lth.prune(lth.magnitude(), lth.globally(), getattr(granularity, name))
 
 

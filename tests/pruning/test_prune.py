@@ -48,18 +48,29 @@ def test_everything_reaches_the_criterion():
         (PARAMS, {"w": ONES["w"]}, ValueError, "`mask` must have the structure"),
         (PARAMS, PARAMS, TypeError, "masks are boolean"),
         ({}, {}, ValueError, "`params` has no leaves"),
-        (
-            {"params": {"w": jnp.ones(4)}, "batch_stats": {"mean": jnp.ones(4)}},
-            {"params": {"w": jnp.ones(4, bool)}, "batch_stats": {"mean": jnp.ones(4, bool)}},
-            ValueError,
-            "`params` holds the collections params, batch_stats; give the parameters alone",
-        ),
     ],
 )
 def test_what_does_not_fit_is_named(params, mask, error, words):
     pruner = prune(lambda params, mask, **_: params, scopes.globally())
     with pytest.raises(error, match=words):
         pruner(params, mask, jnp.int32(1), prunable=jax.tree.map(lambda p: True, params))
+
+
+def test_collections_need_a_prunable_of_their_own():
+    variables = {"params": {"w": jnp.array([2.0, 1.0])}, "batch_stats": {"mean": jnp.ones(2)}}
+    scope, words = scopes.globally(), "`params` holds the collections params, batch_stats"
+    pruner = prune(lambda params, mask, **_: params, scope)
+    some = {"params": {"w": True}, "batch_stats": {"mean": False}}
+    count = scope.counts(variables, 0.5, prunable=some)
+    mask = pruner(variables, masks.ones_like(variables), count, prunable=some)
+    assert mask["params"]["w"].tolist() == [True, False] and mask["batch_stats"]["mean"].all()
+    with pytest.raises(ValueError, match=words):
+        masks.prunable_leaves(variables)
+    with pytest.raises(ValueError, match=words):
+        scope.counts(variables, 0.5, prunable=some["params"])
+    for like in (variables, variables["params"]):
+        with pytest.raises(ValueError, match=words):
+            pruner(variables, masks.ones_like(like), count, prunable=some["params"])
 
 
 @pytest.mark.slow

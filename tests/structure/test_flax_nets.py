@@ -7,6 +7,7 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 
+import lth_jax as lth
 from lth_jax import structure as st
 
 
@@ -90,6 +91,34 @@ def test_linen_resnet_in_training_with_new_statistics(check):
     _, new = compact(small, x)
     old = {"batch_stats": small["batch_stats"]}
     assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, old)
+
+
+class Normed(nn.Module):
+    features: int = 16
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.BatchNorm(use_running_average=not train)(nn.Dense(self.features)(x))
+        return nn.Dense(4)(nn.relu(x))
+
+
+def test_variables_with_statistics_are_pruned_compacted_and_trained():
+    x, model = data(12, 8), Normed()
+    _, variables = linen(model, x)
+    found = st.find_groups(model.apply, variables, x)
+    scope, prunable = st.by_group(found, multiple=8), st.prunable(found)
+    assert all(jax.tree.leaves(prunable["batch_stats"]))
+    prunable["batch_stats"] = jax.tree.map(lambda _: False, prunable["batch_stats"])
+    count = scope.counts(variables, 0.25, prunable=prunable)
+    pruner = lth.prune(lth.magnitude(), scope, st.granularity(found))
+    mask = pruner(variables, lth.ones_like(variables), count, prunable=prunable)
+    small, small_apply = st.compact(found, variables, st.units_of(found, mask))
+    assert small["batch_stats"]["BatchNorm_0"]["mean"].shape == (8,)
+    masked = model.apply(lth.apply_mask(mask, variables), x)
+    np.testing.assert_allclose(small_apply(small, x), masked, atol=1e-5)
+    new = st.rebuild(model, small, lambda x: small_apply(small, x), x)
+    _, updated = new.apply(small, x, train=True, mutable=["batch_stats"])
+    assert new.features == 8 and updated["batch_stats"]["BatchNorm_0"]["var"].shape == (8,)
 
 
 class ViT(nn.Module):

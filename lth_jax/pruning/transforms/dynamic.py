@@ -15,7 +15,7 @@ from lth_jax import trees
 from lth_jax.keys import as_threefry
 from lth_jax.layouts import Layouts, map_layers, resolve
 from lth_jax.pruning import scores
-from lth_jax.pruning.checks import check_prunable
+from lth_jax.pruning.checks import check_fraction, check_prunable
 from lth_jax.pruning.events import when
 from lth_jax.pruning.masks import ones_like
 from lth_jax.pruning.prune import Pruner
@@ -105,9 +105,13 @@ def sparse_evolution(
       start: `params -> mask`, usually random by ERK.
       events: the updates with an event.
       key: typed key; it becomes a leaf of the state, one per member.
-      fraction: fraction of the kept weights that each event drops.
+      fraction: fraction of the kept weights that each event drops, in (0, 1].
       prunable: static tree of Python booleans.
       layouts: shows which leaves stack layers (`lth_jax.layouts`).
+
+    Raises:
+      ValueError: `fraction` or `events` is out of range.
+      TypeError: an argument has the wrong type.
 
     >>> start = lambda params: {"w": jnp.array([[True, True], [False, False]])}
     >>> tx = sparse_evolution(optax.sgd(0.1), start, Events(every=5), key=jax.random.key(0),
@@ -117,6 +121,7 @@ def sparse_evolution(
     >>> optax.tree.get(state, "mask")["w"].sum().item()
     2
     """
+    fraction = check_fraction("fraction", fraction)
 
     def revise(mask: Mask, step: jax.Array, key: Key, grads: Params, params: Params) -> Revision:
         leaves, structure = jax.tree.flatten(params)
@@ -150,10 +155,15 @@ def rigl(
     Args:
       inner: any optimizer.
       start: `params -> mask`, usually random by ERK.
-      events: the updates with an event, with an `end`, usually three quarters of training.
-      fraction: fraction of the kept weights that the first event drops.
+      events: the updates with an event, with an `end`, usually three quarters of training. Without
+        an `end` the cosine does not decay: every event drops `fraction` of the kept weights.
+      fraction: fraction of the kept weights that an event at update 0 drops, in (0, 1].
       prunable: static tree of Python booleans.
       layouts: shows which leaves stack layers (`lth_jax.layouts`).
+
+    Raises:
+      ValueError: `fraction` or `events` is out of range.
+      TypeError: an argument has the wrong type.
 
     >>> start = lambda params: {"w": jnp.array([[True, True], [False, False]])}
     >>> tx = rigl(optax.sgd(0.1), start, Events(every=5, end=100), fraction=0.5,
@@ -163,6 +173,7 @@ def rigl(
     >>> optax.tree.get(state, "mask")["w"].tolist()
     [[True, False], [False, True]]
     """
+    fraction = check_fraction("fraction", fraction)
 
     def revise(mask: Mask, step: jax.Array, key: Key, grads: Params, params: Params) -> Revision:
         trees.check_same_structure("grads", grads, "params", params)  # not one per example

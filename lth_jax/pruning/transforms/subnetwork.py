@@ -75,9 +75,21 @@ class Events(NamedTuple):
         return (since >= 0) & (step < self.end) & (since % self.every == 0)
 
     def check(self) -> None:
-        """Raises `ValueError` if `every` is a number below 1, which would never be an event."""
+        """Raises `ValueError` for events that never happen.
+
+        These have an `every` below 1, or an `end` at or before `begin`.
+
+        >>> Events(every=5, begin=20, end=10).check()
+        Traceback (most recent call last):
+        ValueError: `end` must be above `begin`, which is 20, but is 10.
+        """
         if isinstance(self.every, int) and self.every < 1:
             raise ValueError(f"`every` must be at least 1, but is {self.every}.")
+        both = isinstance(self.begin, int) and isinstance(self.end, int)
+        if both and self.end <= self.begin:
+            raise ValueError(
+                f"`end` must be above `begin`, which is {self.begin}, but is {self.end}."
+            )
 
 
 EACH_UPDATE = Events()
