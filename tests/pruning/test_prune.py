@@ -58,7 +58,7 @@ def test_what_does_not_fit_is_named(params, mask, error, words):
 
 def test_collections_need_a_prunable_of_their_own():
     variables = {"params": {"w": jnp.array([2.0, 1.0])}, "batch_stats": {"mean": jnp.ones(2)}}
-    scope, words = scopes.globally(), "`params` holds the collections params, batch_stats"
+    scope, words = scopes.globally(), "`params` holds the collections .*give the parameters alone"
     pruner = prune(lambda params, mask, **_: params, scope)
     some = {"params": {"w": True}, "batch_stats": {"mean": False}}
     count = scope.counts(variables, 0.5, prunable=some)
