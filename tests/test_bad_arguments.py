@@ -36,6 +36,16 @@ def loaded(**changes):
     return data.load(asked.pop("name", "digits"), **asked)
 
 
+def rigl(events=subnetwork.EACH_UPDATE, **options):
+    return lth.rigl(optax.sgd(0.1), lth.ones_like, events, prunable=USE, **options)
+
+
+def evolved(events=subnetwork.EACH_UPDATE, **options):
+    return lth.sparse_evolution(
+        optax.sgd(0.1), lth.ones_like, events, key=KEY, prunable=USE, **options
+    )
+
+
 def stacked():
     forward = lambda p, x: jnp.tanh(x @ p["a"]) @ p["b"]  # noqa: E731
     return st.find_groups(forward, PARAMS, jnp.ones((1, 4)))
@@ -53,6 +63,7 @@ CASES = {
     ],
     "rules": [lambda: lth.per_leaf(PARAMS, 0.5, {"c*": 0.1})],
     "rate": [lambda v=v: schedules.geometric(v) for v in (0.0, 1.0, -1, 2, NAN, "much")],
+    "rate ": [lambda v=v: lottery.imp(rate=v) for v in (0, 1, 1.2, True)],
     "levels": [lambda v=v: schedules.linear(v, 0.5) for v in (0, -1, 1.5, True, NAN)],
     "final": [lambda v=v: schedules.cubic(3, v) for v in (0.0, 1.1, NAN, None)],
     "level": [lambda v=v: schedules.geometric(0.2)(v) for v in (-1, 0.5, NAN, INF)],
@@ -96,6 +107,18 @@ CASES = {
         )
     ]
     + [lambda: lth.rigl(optax.sgd(0.1), lth.ones_like, subnetwork.Events(0), prunable=USE)],
+    "end": [
+        lambda: rigl(subnetwork.Events(begin=20, end=10)),
+        lambda: evolved(subnetwork.Events(begin=10, end=10)),
+        lambda: lth.methods.rigl(
+            prunable=USE, steps=50, events=subnetwork.Events(begin=20, end=10)
+        ),
+    ],
+    "fraction ": [
+        lambda v=v, make=make: make(fraction=v)
+        for v in (0, 0.0, -0.1, 1.5, NAN, INF, "0.3", True, None)
+        for make in (rigl, evolved)
+    ],
     "chunk": [lambda: criteria.fisher(lambda p, b: 0.0, chunk=0)],
     "probes": [lambda: criteria.obd(lambda p, b: 0.0, probes=0)],
     "purpose": [lambda: keys.stream(KEY, "nothing")],

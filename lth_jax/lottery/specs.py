@@ -20,7 +20,7 @@ from lth_jax.pruning.granularity import Granularity, weights
 from lth_jax.pruning.iterative import in_rounds
 from lth_jax.pruning.masks import ones_like, prunable_leaves
 from lth_jax.pruning.methods import Builder, Method
-from lth_jax.pruning.prune import prune
+from lth_jax.pruning.prune import check_parts, prune
 from lth_jax.pruning.schedules import geometric
 from lth_jax.types import Prunable
 
@@ -89,7 +89,7 @@ def imp(levels: int = 7, rate: float = 0.2, *, rewind: int | Rewind = 0, **parts
 
     Raises:
       ValueError: an argument is out of range.
-      TypeError: `levels` is not an integer, or there is no such field.
+      TypeError: an argument has the wrong type, or there is no such field.
 
     >>> [round(d, 3) for d in imp(levels=3).densities]
     [0.8, 0.64, 0.512]
@@ -112,7 +112,7 @@ def one_shot(density: float, *, rewind: int | Rewind = 0, **parts: Any) -> Spec:
 
     Raises:
       ValueError: `density` is out of range.
-      TypeError: there is no such field.
+      TypeError: an argument has the wrong type, or there is no such field.
 
     >>> one_shot(0.1).densities
     [0.1]
@@ -140,7 +140,7 @@ def sparse_training(
 
     Raises:
       ValueError: `density` is out of range.
-      TypeError: there is no such field.
+      TypeError: an argument has the wrong type, or there is no such field.
 
     >>> from lth_jax.pruning import methods
     >>> sparse_training(methods.METHODS["rigl"], 0.1, retrain=True).densities
@@ -152,12 +152,14 @@ def sparse_training(
 
 
 def _spec(densities: Sequence[Any], **parts: Any) -> Spec:
-    """A spec; raises `TypeError` for a field that it lacks."""
+    """A spec; raises `TypeError` for a field that it lacks, or a part of the wrong type."""
     names = [one.name for one in fields(Spec)]
     for name in parts:
         if name not in names:
             raise TypeError(nearest("a field of `lottery.Spec`", name, names))
-    return Spec(densities, **parts)
+    spec = Spec(densities, **parts)
+    check_parts(spec.criterion, spec.scope, spec.granularity)
+    return spec
 
 
 def make_ladder(

@@ -187,13 +187,18 @@ def _check_criterion(criterion: Any) -> None:
     try:
         signature.bind(None, None, **dict.fromkeys(INPUTS))
     except TypeError as error:
-        faults = _faults(signature) or str(error)
         name = getattr(criterion, "__name__", type(criterion).__name__)
-        hint = f"; if it builds a criterion, call it: `{name}(...)`"
+        rest = [
+            "it must take (params, mask, *, key, batches, initial), of which `**_` accepts the "
+            "keywords that it does not use"
+        ]
+        faults = _faults(signature)
+        if not {"params", "mask"} & signature.parameters.keys():
+            rest.append(f"if it builds a criterion, call it: `{name}(...)`")
+            rest = rest[1:] if "`params`" in faults else rest
         raise TypeError(
-            f"`criterion` is {_described(criterion)}, which {faults}; it must take (params, mask, "
-            "*, key, batches, initial), of which `**_` accepts the keywords that it does not use"
-            f"{'' if {'params', 'mask'} & signature.parameters.keys() else hint}."
+            f"`criterion` is {_described(criterion)}, which "
+            f"{faults or f'takes other arguments ({error})'}; {'; '.join(rest)}."
         ) from error
 
 

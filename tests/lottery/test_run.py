@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 import threading
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -384,5 +385,20 @@ def test_the_program_of_the_chosen_plan_is_compiled_once(tmp_path, monkeypatch):
 def test_parts_of_a_spec_that_do_not_exist_are_named():
     with pytest.raises(TypeError, match=r"`lottery.Spec` is 'level'.* must be one of: "):
         lottery.imp(levels=2, level=3)
-    with pytest.raises(TypeError, match="`scope` must be a Scope, but is 'globally'"):
-        lottery.make_ladder(task(), lottery.imp(levels=1, scope="globally"))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lottery.imp, partial(lottery.one_shot, 0.5), partial(lottery.sparse_training, None, 0.5)],
+)
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"scope": "globally"}, "`scope` is 'globally'; it must be a Scope, such as `lth.globally"),
+        ({"criterion": "magnitude"}, "`criterion` is 'magnitude'; it must be a criterion, such as"),
+        ({"granularity": "weights"}, "`granularity` is 'weights'; it must be a Granularity, such"),
+    ],
+)
+def test_names_as_parts_of_a_spec_are_refused(make, parts, words):
+    with pytest.raises(TypeError, match=words):
+        make(**parts)

@@ -41,8 +41,9 @@ def test_one_shot():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: schedules.geometric(0.0), "`rate` must lie in"),
-        (lambda: schedules.geometric(1.0), "`rate` must lie in"),
+        (lambda: schedules.geometric(0), r"`rate` must lie in \(0, 1\), but is 0\."),
+        (lambda: schedules.geometric(1), r"`rate` must lie in \(0, 1\), but is 1\."),
+        (lambda: schedules.geometric(1.2), r"`rate` must lie in \(0, 1\), but is 1\.2\."),
         (lambda: schedules.linear(0, 0.5), "`levels` must be"),
         (lambda: schedules.cubic(3, float("nan")), "`final` must lie in"),
         (lambda: schedules.one_shot(0.0), "`final` must lie in"),
