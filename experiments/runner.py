@@ -67,6 +67,7 @@ def run(config: ConfigDict, command: Sequence[str]) -> Path:
                         options.cache,
                         narrow=not machine.chunk,
                         programs=programs,
+                        progress=machine.progress,
                     )
                 plan = run.plan  # all processes read it
                 if team.first:

@@ -23,6 +23,11 @@ class Standing(TypedDict):
     speed: float
 
 
+def say(text: str) -> None:
+    """Prints a line where the bar is, before there is one."""
+    Console(stderr=True).print(text, highlight=False)
+
+
 class Display:
     """A progress bar on a terminal or in a notebook; elsewhere a line per finished node.
 

@@ -108,6 +108,7 @@ def run(
                     Path(store) / "plans",
                     narrow=plan == AUTO,
                     programs=programs,
+                    progress=progress,
                 )
                 train_run(
                     experiment,

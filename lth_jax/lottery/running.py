@@ -14,7 +14,7 @@ from lth_jax.lottery.ladder import Hooks, run_ladder
 from lth_jax.lottery.member_table import Plans
 from lth_jax.lottery.node_training import Progress
 from lth_jax.lottery.programs import Programs
-from lth_jax.lottery.progress import Display
+from lth_jax.lottery.progress import Display, say
 from lth_jax.lottery.spec import Experiment, level_sizes
 from lth_jax.population.placement import Plan, fitted, level_plans, read_plan
 from lth_jax.population.planning import choose_plan
@@ -33,6 +33,7 @@ def recorded_plans(
     *,
     narrow: bool = True,
     programs: Programs | None = None,
+    progress: bool = False,
 ) -> Plans:
     """The plans of a run: chosen and recorded at the first start, with later changes.
 
@@ -43,6 +44,7 @@ def recorded_plans(
       plan_cache: a folder that caches choices of plans for later runs.
       narrow: whether smaller levels use smaller chunks.
       programs: the programs that will train.
+      progress: whether to print a line before plans are measured.
 
     Raises:
       ValueError: no plan fits the devices or the memory.
@@ -51,7 +53,15 @@ def recorded_plans(
         plan, evidence = candidates[0], list[dict[str, Any]]()
         sizes = level_sizes(experiment.seeds, experiment.ladder)
         if len(candidates) > 1:
-            plan, evidence = measure_plans(experiment, sizes, candidates, plan_cache, programs)
+            note = f"measuring which of {len(candidates)} plans is fastest …"
+            plan, evidence = measure_plans(
+                experiment,
+                sizes,
+                candidates,
+                plan_cache,
+                programs,
+                on_start=lambda: say(note) if progress and stores.everyone().first else None,
+            )
         record = {**plan._asdict(), "evidence": evidence, "data": data_placement(experiment.task)}
         run.record_plan(with_widths(record, sizes if narrow else []))
     plans = read_plans(run.plan, run.replans)
@@ -169,8 +179,13 @@ def measure_plans(
     candidates: Sequence[Plan],
     plan_cache: Path | None = None,
     programs: Programs | None = None,
+    *,
+    on_start: Callable[[], None] | None = None,
 ) -> tuple[Plan, list[dict[str, Any]]]:
-    """The fastest plan for levels of these sizes, measured on an experiment's dense networks."""
+    """The fastest plan for levels of these sizes, measured on an experiment's dense networks.
+
+    `on_start` is called before the measurement, not where the choice is cached.
+    """
     task = experiment.task
     programs = programs or Programs(task.trainer)
     members = InitialStates([experiment], programs).dense()
@@ -186,6 +201,7 @@ def measure_plans(
         program=experiment.identity.training,
         segments=programs.segment,
         team=stores.everyone(),
+        on_start=on_start,
     )
 
 

@@ -175,6 +175,7 @@ def choose_plan(
     program: str | None = None,
     segments: Callable[[Plan], Segment] | None = None,
     team: Team = ALONE,
+    on_start: Callable[[], None] | None = None,
 ) -> tuple[Plan, list[dict[str, Any]]]:
     """Measures candidate plans on the given network, data and device, and returns the fastest.
 
@@ -204,6 +205,7 @@ def choose_plan(
       segments: `plan -> compiled segment`, to share compiled programs with the training;
         `compile_segment` by default.
       team: the processes that measure together; clock, memory and folder are those of process 0.
+      on_start: called before plans are measured; not if the choice is cached.
 
     Returns:
       The plan, and the evidence: one dict per measured candidate: the plan's fields,
@@ -226,6 +228,8 @@ def choose_plan(
     if found := team.on_leader(lambda: path and _recall(path, cache_crowded)):
         return Plan(**found["plan"]), found["evidence"]
     segments = segments or functools.partial(compile_segment, trainer)
+    if on_start:
+        on_start()
     plan, evidence = _measure(setting, segments, plans, sizes, repeats, budget, steps, team)
     if path and team.first and (cache_crowded or not any(row["crowded"] for row in evidence)):
         records.write(path, path.stem, {"plan": plan._asdict(), "evidence": evidence})

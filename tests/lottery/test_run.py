@@ -1,6 +1,7 @@
 """`lottery.run` as a notebook calls it: own arrays, own network, ten lines."""
 
 import gc
+import re
 import shutil
 import signal
 import sys
@@ -355,6 +356,19 @@ def test_smaller_levels_have_narrower_chunks(tmp_path, monkeypatch, chosen, resu
     assert len(list(tmp_path.glob("run-*"))) == 1  # the plan is no part of a run's identity
     by_hand = run(tmp_path / "by_hand", plan=Plan(6)).path
     assert store.read_env(by_hand)["plan"]["widths"] == [[0, 6]]
+
+
+def test_a_line_says_that_plans_are_measured(tmp_path, capsys):
+    """Once: a run that continues has its plan, and a second one finds the cached choice."""
+
+    def said(**changes):
+        lottery.run(task(), lottery.imp(levels=1), replicates=1, store=tmp_path, **changes)
+        return [line for line in capsys.readouterr().err.splitlines() if "measuring" in line]
+
+    [line] = said(plan="auto")
+    assert re.fullmatch(r"measuring which of \d+ plans is fastest …", line)
+    assert not said(plan="auto") and not said(plan=Plan(1), seed=1)
+    assert not said(plan="auto", progress=False, seed=2)
 
 
 def test_a_ticket_outlives_the_result_of_a_temporary_run(result):
