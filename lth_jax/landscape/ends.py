@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from lth_jax import keys
 from lth_jax.landscape import lanczos
 from lth_jax.landscape.exact import EXACT_LIMIT, eigenvalues
 from lth_jax.landscape.operators import Operator
 from lth_jax.landscape.tridiagonal import Tridiagonal, eigh, hidden_share, ritz
-from lth_jax.text import brief
 from lth_jax.types import Key
 
 EXACT_BELOW = 256
@@ -73,13 +73,26 @@ class Extremes(NamedTuple):
     counting: int = 0
 
     def __repr__(self) -> str:
-        ends = f"largest={brief(self.largest)}, smallest={brief(self.smallest)}"
+        largest = _bounded(self.largest, self.largest_bounds)
+        ends = f"largest {largest}, smallest {_bounded(self.smallest, self.smallest_bounds)}"
         return f"Extremes({ends}, size={self.size}, converged={self.converged})"
 
     @property
     def collapsed(self) -> bool:
         """Whether the Krylov space was exhausted: fewer distinct eigenvalues than steps."""
         return self.rank is not None and self.rank < self.steps
+
+
+def _bounded(values: NDArray[np.float64], bounds: NDArray[np.float64]) -> str:
+    """Each value with its bound, the first and the last of many.
+
+    >>> _bounded(np.array([12.6589, 3.0]), np.array([2.4e-05, 0.0]))
+    '12.66 ± 2e-05, 3 ± 0'
+    """
+    shown = [f"{x:.4g} ± {bound:.1g}" for x, bound in zip(values, bounds, strict=True)]
+    if len(shown) > 4:
+        shown = [*shown[:2], "…", shown[-1]]
+    return ", ".join(shown) or "none"
 
 
 def extremes(
@@ -123,8 +136,10 @@ def extremes(
         when None.
 
     Raises:
-      ValueError: `k` is not in [1, size] or `smallest` not in [0, size], a product is not finite,
-        `pilot` has another size, or the basis of `steps` vectors exceeds `memory`.
+      TypeError: `operator` is not an `Operator`, or `key` not a typed key.
+      ValueError: `k` is not in [1, size] or `smallest` not in [0, size], `tolerance` is not
+        positive, a product is not finite, `pilot` has another size, or the basis of `steps` vectors
+        exceeds `memory`.
 
     >>> from lth_jax.landscape import dense_hessian, hessian
     >>> loss = lambda w, x: 0.5 * jnp.mean(x) * jnp.sum(w**2 * jnp.array([1.0, 2.0, 5.0, 5.0]))
@@ -135,6 +150,14 @@ def extremes(
     >>> np.linalg.eigvalsh(dense_hessian(loss, jnp.ones(4), [jnp.ones(1)])).tolist()
     [1.0, 2.0, 5.0, 5.0]
     """
+    if not isinstance(operator, Operator):
+        raise TypeError(
+            "`operator` must be an `Operator`, such as `landscape.hessian` returns, but is a "
+            f"{type(operator).__name__}."
+        )
+    keys.check_key(key)
+    if not tolerance > 0:
+        raise ValueError(f"`tolerance` must be positive, got {tolerance}.")
     if not 1 <= k <= operator.size:
         raise ValueError(f"`k` must lie in [1, {operator.size}], the support's size, got {k}.")
     wanted = (k, k if smallest is None else smallest)

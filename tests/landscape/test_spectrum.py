@@ -1,6 +1,7 @@
 """Spectra of networks and quadratics whose eigenvalues are known."""
 
 import logging
+import re
 
 import jax
 import jax.numpy as jnp
@@ -113,7 +114,7 @@ def test_deep_linear_net_with_whitened_inputs_and_no_residual():
 def test_lanczos_with_all_steps_is_the_exact_route():
     operator = hessian(regression, np.zeros(30, np.float32), BATCHES)
     exact = landscape.extremes(operator, KEY, k=5)
-    found = landscape.extremes(operator, KEY, k=5, steps=64, tolerance=0.0, exact_below=0)
+    found = landscape.extremes(operator, KEY, k=5, steps=64, tolerance=1e-30, exact_below=0)
     assert (exact.steps, exact.rank, found.steps) == (0, None, 30)
     np.testing.assert_allclose(found.largest, exact.largest, atol=1e-5)
     np.testing.assert_allclose(found.smallest, exact.smallest, atol=1e-5)
@@ -143,7 +144,7 @@ def test_the_curvature_of_a_collapsed_layer_is_an_error():
         return jnp.mean(jnp.tanh(x @ p["a"]) @ p["b"])
 
     operator = hessian(loss, ticket, [draw(8, 20, 6).astype(np.float32)], mask=mask)
-    found = landscape.extremes(operator, KEY, steps=31, tolerance=0.0, exact_below=0)
+    found = landscape.extremes(operator, KEY, steps=31, tolerance=1e-30, exact_below=0)
     exact = landscape.eigenvalues(operator)
     assert found.collapsed
     assert found.rank is not None
@@ -345,6 +346,7 @@ def test_a_curvature_that_is_not_finite_is_refused(exact_below):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
+        (lambda a: landscape.extremes(a, KEY, tolerance=0.0), "`tolerance` must be positive"),
         (lambda a: landscape.extremes(a, KEY, k=51), r"`k` must lie in \[1, 50\]"),
         (lambda a: landscape.extremes(a, KEY, k=0), r"`k` must lie in \[1, 50\]"),
         (lambda a: landscape.extremes(a, KEY, smallest=-1), r"`smallest` must lie in \[0, 50\]"),
@@ -360,3 +362,13 @@ def test_a_curvature_that_is_not_finite_is_refused(exact_below):
 def test_bad_input_is_one_sentence(call, words):
     with pytest.raises(ValueError, match=words):
         call(diagonal(np.ones(50)))
+
+
+def test_extremes_name_arguments_of_other_types_and_show_the_bounds():
+    operator = diagonal(np.linspace(-1, 2, 6))
+    with pytest.raises(TypeError, match=r"`key` must be a typed key \(jax.random.key\), not int"):
+        landscape.extremes(operator, 0)
+    with pytest.raises(TypeError, match=r"`operator` must be an `Operator`.*ArrayImpl"):
+        landscape.extremes(jnp.eye(3), KEY)
+    shown = repr(landscape.extremes(operator, KEY))
+    assert re.match(r"Extremes\(largest 2 ± \de-\d+, smallest -1 ± \de-\d+, size=6, ", shown)
