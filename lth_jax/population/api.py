@@ -11,6 +11,7 @@ import numpy as np
 from lth_jax import keys as key_streams
 from lth_jax import trees
 from lth_jax.data.checks import check_integer
+from lth_jax.legal import shown
 from lth_jax.population.placement import Plan
 from lth_jax.population.planning import AUTO, plan_for_level
 from lth_jax.population.segment import Member, evaluate, evaluated_member, init_member
@@ -40,7 +41,7 @@ def initial(
       task: network, data and training.
       keys: `[n]` typed keys, one per member, for initial weights and data order; or n, for keys
         derived from seed 0.
-      hyper: hyperparameters that replace those of the task, `{name: [n]}` or scalars.
+      hyper: hyperparameters that replace those of the task, `{name: [n]}` or scalars; finite.
       masks: a tree like the parameters with boolean leaves, one mask for all, or stacked, `[n, …]`.
         Initial weights are 0 where the mask is False.
       params: initial weights, one tree for all, or stacked; drawn from `keys` by default.
@@ -51,7 +52,8 @@ def initial(
       The members; every leaf has the member axis first.
 
     Raises:
-      TypeError, ValueError: an argument has the wrong type, structure or length.
+      TypeError, ValueError: an argument has the wrong type, structure or length, or a number is
+        not finite.
 
     >>> import flax.linen as nn, optax
     >>> data = (np.zeros((40, 4)), np.arange(40) % 2)
@@ -68,11 +70,9 @@ def initial(
     """
     task.check()
     roots = _member_keys(keys)
-    n = len(roots)
-    _check_hyper(task, hyper or {})
-    scalars = {
-        name: _scalars(name, value, n) for name, value in {**task.hyper, **(hyper or {})}.items()
-    }
+    n, hyper = len(roots), {} if hyper is None else hyper
+    _check_hyper(task, hyper)
+    scalars = {name: _scalars(name, value, n) for name, value in {**task.hyper, **hyper}.items()}
     drawn = jax.vmap(lambda key: key_streams.stream(key, "init"))(roots)
     own = data_keys
     if own is None:
@@ -181,12 +181,16 @@ def measure(task: Task, members: Member) -> dict[str, np.ndarray]:
     Returns:
       `{metric: float32[n]}`.
 
+    Raises:
+      TypeError, ValueError: the members do not fit the task's network.
+
     >>> import flax.linen as nn, optax
     >>> data = (np.zeros((40, 4)), np.arange(40) % 2)
     >>> task = Task(nn.Dense(2), data, optimizer=optax.sgd(0.1), batch_size=4, steps=20)
     >>> measure(task, initial(task, 3))["accuracy"].shape
     (3,)
     """
+    _population_size(task, members)
 
     def one(member: Member) -> Info:
         seen = evaluated_member(task.trainer, member, task.data.train)
@@ -216,7 +220,11 @@ def _check_dtypes(params: Params, like: Params) -> None:
 
 
 def _population_size(task: Task, members: Member) -> int:
-    """The number of members; raises `ValueError` unless they fit the task's network."""
+    """The number of members; raises unless they fit the task's network."""
+    if not isinstance(members, Member):
+        raise TypeError(
+            f"`members` is a {type(members).__name__}; it must be a population, as from `initial`."
+        )
     if not jnp.ndim(members.alive):
         raise ValueError("`members` is one member; it must be a population, as from `initial`.")
     n = len(members.alive)
@@ -226,7 +234,12 @@ def _population_size(task: Task, members: Member) -> int:
 
 
 def _check_hyper(task: Task, hyper: Mapping[str, Any]) -> None:
-    """Raises `ValueError` for a hyperparameter that the task does not have."""
+    """Raises unless `hyper` is a mapping of hyperparameters that the task has."""
+    if not isinstance(hyper, Mapping):
+        raise TypeError(
+            f"`hyper` is {shown(hyper)}; it must be a mapping of names to numbers, such as "
+            "`{'learning_rate': [0.1, 0.2]}`."
+        )
     unknown = [name for name in hyper if name not in {*task.hyper, *OFFSETS}]
     if unknown:
         raise ValueError(
@@ -237,10 +250,21 @@ def _check_hyper(task: Task, hyper: Mapping[str, Any]) -> None:
 
 
 def _scalars(name: str, value: Any, n: int) -> jax.Array:
+    whole = name in OFFSETS
     try:
-        array = jnp.asarray(value, jnp.int32 if name in OFFSETS else jnp.float32)
-    except (TypeError, ValueError):
-        raise TypeError(f"`hyper[{name!r}]` is {value!r}; it must hold numbers.") from None
+        kind = jnp.result_type(*jax.tree.leaves(value), jnp.bool_)  # raises for text
+        if jnp.issubdtype(kind, jnp.complexfloating):
+            raise TypeError("complex")
+        with np.errstate(over="ignore"):
+            given = jnp.asarray(value, jnp.float32)
+        array = jnp.asarray(value, jnp.int32) if whole else given
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(
+            f"`hyper[{name!r}]` is {shown(value)}; it must hold "
+            f"{'integers that fit into int32' if whole else 'numbers'}."
+        ) from None
+    if not isinstance(given, jax.core.Tracer) and not np.isfinite(given).all():
+        raise ValueError(f"`hyper[{name!r}]` is {shown(value)}; its numbers must be finite.")
     if array.shape not in ((), (n,)):
         raise ValueError(
             f"`hyper[{name!r}]` has shape {array.shape}; it must be a scalar or have one entry for "

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from lth_jax import trees
 from lth_jax.layouts import Layouts, from_layers, map_layers, resolve, to_layers
+from lth_jax.legal import shown
 from lth_jax.pruning.checks import check_alone, check_mask, check_params, check_prunable
 from lth_jax.pruning.compiled import compiled
 from lth_jax.types import Key, Mask, Params, Prunable
@@ -34,7 +35,7 @@ def prunable_leaves(
       A tree of Python booleans of the structure of `params`.
 
     Raises:
-      TypeError: a leaf is not a floating-point array.
+      TypeError: a leaf is not a floating-point array, or `predicate` is not a function.
       ValueError: there is no leaf, a leaf is empty, nothing is prunable, or `params` are all
         variables of Flax and there is no `predicate`.
 
@@ -44,6 +45,11 @@ def prunable_leaves(
     check_params(params)
     if predicate is None:
         check_alone(params)
+    elif not callable(predicate):
+        raise TypeError(
+            f"`predicate` is {shown(predicate)}; it must be a function `(name, leaf) -> bool`, "
+            "such as `lambda name, leaf: 'Dense' in name`."
+        )
     choose = predicate or _kernel_predicate(params)
     prunable = trees.map_named(lambda name, leaf: bool(choose(name, leaf)), params)
     check_prunable(prunable, params)
