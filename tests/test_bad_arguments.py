@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ import optax
 import pytest
 
 import lth_jax as lth
-from lth_jax import data, keys, lottery
+from lth_jax import data, keys, lottery, population
 from lth_jax import structure as st
 from lth_jax.data import planted, sequences, tabular
 from lth_jax.lottery.rewind import Rewind, check_rewind
@@ -44,6 +45,28 @@ def evolved(events=subnetwork.EACH_UPDATE, **options):
     return lth.sparse_evolution(
         optax.sgd(0.1), lth.ones_like, events, key=KEY, prunable=USE, **options
     )
+
+
+def task(outputs=2):
+    x = np.linspace(-1, 1, 120, dtype=np.float32).reshape(40, 3)
+    return lottery.Task(
+        nn.Dense(outputs),
+        (x, (x[:, 0] > 0).astype(int)),
+        optimizer=lambda hyper: optax.sgd(hyper["learning_rate"]),
+        batch_size=4,
+        steps=2,
+        hyper={"learning_rate": 0.1},
+    )
+
+
+def ladder(controls, control_levels=None, levels=1):
+    return lottery.make_ladder(task(), lottery.imp(levels=levels), controls, control_levels)
+
+
+def started(control):
+    """An experiment with a control; nothing is trained."""
+    seeds = lottery.Seeds(KEY, 2)
+    return lottery.make_experiment(task(), seeds, ladder({"mine": control}))
 
 
 def stacked():
@@ -148,7 +171,39 @@ CASES = {
     "rewind.what": [lambda: check_rewind(Rewind(what="all"), 10)],
     "rewind.step": [lambda v=v: check_rewind(Rewind(step=v), 10) for v in (-1, 10)],
     "rewind.optimizer": [lambda: check_rewind(Rewind(optimizer="old"), 10)],
-    "controls": [lambda: lottery.named(["nothing"]), lambda: lottery.named(["reinit"] * 2)],
+    "controls": [
+        lambda: lottery.named(["nothing"]),
+        lambda: lottery.named(["reinit"] * 2),
+        lambda: ladder({"ticket": lottery.CONTROLS["reinit"]}),
+        lambda: ladder({"dense": lottery.CONTROLS["reinit"]}),
+        lambda: started(lambda mask, dense, fresh, **_: mask),
+        lambda: started(lambda mask, dense, fresh, **_: (dense, mask)),
+        lambda: started(lambda mask, dense, fresh, **_: (mask, dense, fresh)),
+        lambda: started(lambda mask, dense, fresh, **_: None),
+    ],
+    "control_levels": [
+        lambda v=v: ladder(["reinit"], v)
+        for v in ((3,), [0], (-1,), (1, 2), "all", "1", 1, (1.0,), (True,), ("1",), {"one": 1})
+    ]
+    + [lambda: ladder(["reinit"], (1,), levels=0)],
+    "task": [lambda v=v: lottery.run(*v) for v in ((lottery.imp(), task()), ([1], lottery.imp()))],
+    "spec": [lambda: lottery.run(task(), [1]), lambda: lottery.make_ladder(task(), None)],
+    "store": [lambda v=v: lottery.run(task(), lottery.imp(), store=v) for v in (3, True, [])],
+    "predicate": [lambda v=v: lth.prunable_leaves(PARAMS, v) for v in ("Dense", ["a"], True)],
+    "hyper": [
+        lambda v=v: population.initial(task(), 4, hyper=v)
+        for v in ([0.1] * 4, [], 0.1, np.full(4, 0.1), "learning_rate")
+    ],
+    "hyper['learning_rate']": [
+        lambda v=v: population.initial(task(), 2, hyper={"learning_rate": v})
+        for v in (NAN, INF, -INF, [0.1, NAN], "0.1", ["0.1", "0.2"], None, 1j, 1e300)
+    ],
+    "hyper['replicate']": [
+        lambda v=v: population.initial(task(), 2, hyper={"replicate": v})
+        for v in (NAN, "0", 2**31, [0, INF])
+    ],
+    "members": [lambda v=v: population.measure(task(), v) for v in (PARAMS, None)]
+    + [lambda: population.measure(task(3), population.initial(task(), 2))],
     "chunk ": [lambda: check_plan(Plan(0)), lambda: check_plan(Plan(3, devices=2))],
     "driver": [lambda: check_plan(Plan(1, "loop"))],
     "vmapped": [lambda: check_plan(Plan(4, vmapped=3))],

@@ -213,8 +213,7 @@ def arms_programs(
 
     def control(name: str) -> str:
         def arm(*args: Any) -> Member:
-            control = ladder.controls[name]
-            return control_arm(own, control, ladder.prunable, ladder.layouts, *args)
+            return control_arm(own, ladder, name, *args)
 
         return fingerprint(jax.vmap(arm), dense.mask, point, with_count, dense, keys)
 

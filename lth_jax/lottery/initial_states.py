@@ -9,8 +9,6 @@ import numpy as np
 
 from lth_jax import trees
 from lth_jax.keys import derive_all
-from lth_jax.layouts import Layouts
-from lth_jax.lottery.controls import Control
 from lth_jax.lottery.programs import Programs, quick_to_compile
 from lth_jax.lottery.rewind import cursor_offsets, fill_pruned, start_point
 from lth_jax.lottery.spec import Experiment, Ladder, Seeds, controls_at
@@ -21,7 +19,7 @@ from lth_jax.pruning.scores import is_bad, names, reason, sentence
 from lth_jax.pruning.transforms import mask_slots
 from lth_jax.schema import Unscored
 from lth_jax.store import content_key, to_host
-from lth_jax.types import TICKET, Count, Info, Key, Mask, Params, Prunable, TrainState
+from lth_jax.types import TICKET, Count, Info, Key, Mask, Params, TrainState
 
 
 class Tickets(NamedTuple):
@@ -190,9 +188,8 @@ def arms(
     mask, point, ticket, info = ticket_arm(trainer, ladder, kept, batches, count, parents, dense)
     members = [ticket]
     for name in names:
-        control, key = ladder.controls[name], parents.control_keys[name]
-        args = (mask, point, ticket, redrawn, key)
-        members.append(control_arm(trainer, control, ladder.prunable, ladder.layouts, *args))
+        args = (mask, point, ticket, redrawn, parents.control_keys[name])
+        members.append(control_arm(trainer, ladder, name, *args))
     return members, info
 
 
@@ -258,9 +255,8 @@ def _reconstructed(
 
 def control_arm(
     trainer: Trainer,
-    control: Control,
-    prunable: Prunable,
-    layouts: Layouts | None,
+    ladder: Ladder,
+    name: str,
     mask: Mask,
     point: TrainState,
     ticket: Member,
@@ -271,16 +267,27 @@ def control_arm(
 
     Args:
       trainer: the trainer of the level.
-      control: builds mask and initial state.
-      prunable: which leaves may be pruned.
-      layouts: the meaning of the kernels' axes.
+      ladder: the levels.
+      name: the control.
       mask: the ticket's mask.
       point: the ticket's unmasked initial state.
       ticket: the ticket.
       redrawn: a newly initialised network.
       key: the control's key.
+
+    Raises:
+      TypeError: the control does not return a mask and a `TrainState`.
     """
-    own, start = control(mask, point, _point(redrawn), key=key, prunable=prunable, layouts=layouts)
+    options: dict[str, Any] = {"prunable": ladder.prunable, "layouts": ladder.layouts}
+    made: Any = ladder.controls[name](mask, point, _point(redrawn), key=key, **options)
+    pair = made if isinstance(made, tuple | list) and len(made) == 2 else None
+    if pair is None or not isinstance(pair[1], TrainState):
+        kinds = ", ".join(type(part).__name__ for part in pair or [made])
+        raise TypeError(
+            f"`controls` includes {name!r}, which returns {f'({kinds})' if pair else kinds}; a "
+            "control must return (mask, TrainState), such as `mask, dense`."
+        )
+    own, start = pair
     init_key = ticket.init_key if start is point else redrawn.init_key
     return _member(trainer, ticket._replace(init_key=init_key), own, start)
 

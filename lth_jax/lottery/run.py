@@ -1,5 +1,6 @@
 """`run`: trains the levels of a spec on a task and returns the result."""
 
+import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -7,13 +8,14 @@ from typing import Any
 
 from lth_jax import keys
 from lth_jax import store as stores
+from lth_jax.legal import shown
 from lth_jax.lottery.controls import Control, described
 from lth_jax.lottery.identity import make_experiment
 from lth_jax.lottery.programs import Programs
 from lth_jax.lottery.result import Result
 from lth_jax.lottery.running import recorded_plans, run_identity, train_run
 from lth_jax.lottery.spec import Experiment, Seeds, check_ladder, level_sizes
-from lth_jax.lottery.specs import Spec, make_ladder
+from lth_jax.lottery.specs import Spec, check_types, make_ladder
 from lth_jax.population.placement import Plan
 from lth_jax.population.planning import AUTO, plans_for
 from lth_jax.population.task import Task
@@ -76,6 +78,12 @@ def run(
     >>> [(row["arm"], row["density"]) for row in result.table("test_accuracy")]
     [('dense', 1.0), ('ticket', 0.75)]
     """
+    check_types(task, spec)
+    if store is not None and not isinstance(store, str | os.PathLike):
+        raise TypeError(
+            f"`store` is {shown(store)}; it must be a folder, a string or a `Path`, or None for a "
+            "temporary one."
+        )
     task.check()
     task.check_rate({})
     keys.check_seed(seed)

@@ -1,5 +1,6 @@
 """Specs of experiments: iterative pruning, one-shot pruning, sparse training."""
 
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -9,7 +10,7 @@ import jax
 from lth_jax import text
 from lth_jax.data.checks import check_integer
 from lth_jax.layouts import Layouts
-from lth_jax.legal import nearest
+from lth_jax.legal import nearest, shown
 from lth_jax.lottery.controls import Control, named
 from lth_jax.lottery.rewind import Rewind
 from lth_jax.lottery.spec import Ladder, Reconstruct
@@ -22,7 +23,7 @@ from lth_jax.pruning.masks import ones_like, prunable_leaves
 from lth_jax.pruning.methods import Builder, Method
 from lth_jax.pruning.prune import check_parts, prune
 from lth_jax.pruning.schedules import geometric
-from lth_jax.types import Prunable
+from lth_jax.types import DENSE, TICKET, Prunable
 
 
 class LevelError(ValueError):
@@ -178,8 +179,20 @@ def make_ladder(
 
     Raises:
       LevelError: the density of a level is impossible.
-      ValueError: the spec does not fit the parameters.
+      ValueError: the spec does not fit the parameters, a level of `control_levels` does not exist,
+        or a control has the name of an arm that every ladder has.
+      TypeError: an argument has the wrong type.
     """
+    check_types(task, spec)
+    trained = controls if isinstance(controls, Mapping) else named(controls)
+    for name in trained:
+        if name in (DENSE, TICKET):
+            raise ValueError(
+                f"`controls` includes {name!r}, which is the name of the "
+                f"{'dense networks' if name == DENSE else 'tickets'}; give the control another "
+                "name."
+            )
+    levels = _control_levels(control_levels, len(spec.densities))
     pruner = in_rounds(prune(spec.criterion, spec.scope, spec.granularity), spec.rounds)
     params, _ = task.shapes
     prunable = prunable_leaves(params) if spec.prunable is None else spec.prunable
@@ -208,15 +221,48 @@ def make_ladder(
         pruner=pruner,
         prunable=prunable,
         rewind=spec.rewind,
-        controls=controls if isinstance(controls, Mapping) else named(controls),
+        controls=trained,
         stop=task.steps,
         score_step=task.steps if spec.score_step is None else spec.score_step,
-        control_levels=None if control_levels is None else frozenset(control_levels),
+        control_levels=levels,
         batches=spec.batches,
         layouts=layouts,
         methods=_methods(spec, task.steps - spec.rewind.step, **options),
         reconstruct=spec.reconstruct,
     )
+
+
+def check_types(task: Any, spec: Any) -> None:
+    """Checks the first two arguments of `run` and `make_ladder`.
+
+    Raises:
+      TypeError: `task` is not a `Task`, or `spec` not a `Spec`.
+    """
+    if not isinstance(task, Task):
+        raise TypeError(
+            f"`task` is {shown(task)}; it must be a `lottery.Task`: network, data and training."
+        )
+    if not isinstance(spec, Spec):
+        raise TypeError(
+            f"`spec` is {shown(spec)}; it must be a `lottery.Spec`, such as `lottery.imp()`."
+        )
+
+
+def _control_levels(given: Any, last: int) -> frozenset[int] | None:
+    """The levels at which controls are trained; raises for levels that do not exist."""
+    if given is None:
+        return None
+    allowed = f"of levels 1 … {last}" if last else "without entries, since there is no level"
+    words = f"it must be None, for all, or a collection {allowed}"
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"`control_levels` is {shown(given)}; {words}.")
+    levels = list(given)
+    for level in levels:
+        if isinstance(level, bool) or not isinstance(level, numbers.Integral):
+            raise TypeError(f"`control_levels` includes {shown(level)}; {words}.")
+        if not 1 <= int(level) <= last:
+            raise ValueError(f"`control_levels` includes {shown(level)}; {words}.")
+    return frozenset(map(int, levels))
 
 
 def _count(scope: scopes.Scope, level: int, params: Any, density: Any, **options: Any) -> Any:
