@@ -47,7 +47,8 @@ def run(
 
     Args:
       task: network, data and training.
-      spec: the pruning levels, from `imp`, `one_shot` or `sparse_training`.
+      spec: the pruning levels, from `imp`, `one_shot` or `sparse_training`. Criteria, controls and
+        measures are traced; they use `jax.numpy`, not NumPy.
       replicates: the number of independent seeds.
       seed: seed of all random numbers, in [0, 2³²).
       controls: the controls trained for each ticket: names in `lottery.CONTROLS`, or a mapping of
