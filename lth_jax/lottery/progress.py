@@ -29,7 +29,7 @@ def say(text: str) -> None:
 
 
 class Display:
-    """A progress bar on a terminal or in a notebook; elsewhere a line per finished node.
+    """A progress bar on a terminal or in a notebook; elsewhere a line per finished level.
 
     Args:
       title: the name of the run.
@@ -43,6 +43,8 @@ class Display:
         self._finished = 0  # member-steps in finished nodes, read or trained
         self._nodes: dict[Any, tuple[int, float]] = {}  # member-steps and seconds of each
         self._steps, self._seconds = 0, 0.0  # their sums
+        self._level: int | None = None  # the level of finished nodes without a line
+        self._arms: dict[str, None] = {}
         self._began = time.perf_counter()
         # rich 15 draws a bar in a notebook with ipywidgets alone, and warns without.
         widgets = importlib.util.find_spec("ipywidgets") is not None
@@ -93,14 +95,21 @@ class Display:
         return {"levels": self._levels, "done": done, "work": self._total, "speed": speed}
 
     def node(self, entry: LevelEntry) -> None:
-        """Adds a finished node; prints a line if there is no bar."""
+        """Adds a finished node; its level and arms are those of the next line."""
+        if self._level is not None and entry.level != self._level:
+            self.level()
+        self._level = entry.level
+        self._arms |= dict.fromkeys(entry.arms)
         self.done(entry.member_steps)
-        if not self._live:
-            arms = ", ".join(entry.arms)
-            share = 100 * self._finished / self._total
+
+    def level(self) -> None:
+        """Prints a line for the nodes since the last one, if there is no bar."""
+        if self._level is not None and not self._live:
+            arms, share = ", ".join(self._arms), 100 * self._finished / self._total
             self.say(
-                f"level {entry.level}/{self._levels} ({arms}): {share:.0f}% after {self.spent()}"
+                f"level {self._level}/{self._levels} ({arms}): {share:.0f}% after {self.spent()}"
             )
+        self._level, self._arms = None, {}
 
     def done(self, member_steps: int) -> None:
         """Adds finished work."""

@@ -157,7 +157,9 @@ def _hooks(run: stores.Run, display: Display, stop: stores.Stop, team: stores.Te
         display.done(-sum(LevelEntry(**entry).member_steps for entry in run.drop(level=level)))
         display.say(f"Out of memory: level {level} starts again with {plan.chunk} at a time.")
 
-    return Hooks(on_progress, lambda: stop.check(team), on_node, on_replan)
+    return Hooks(
+        on_progress, lambda: stop.check(team), on_node, on_replan, lambda level: display.level()
+    )
 
 
 def _record(progress: Progress) -> dict[str, Any]:

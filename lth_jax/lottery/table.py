@@ -11,6 +11,10 @@ SHORT, SHORT_ROWS, HTML_ROWS = 1_800, 30, 200
 """Characters and rows of a `repr`, and rows of a notebook."""
 
 
+HEADS = {"control": "ticket minus"}
+"""Printed heads of columns; rows, data frames and files keep the names."""
+
+
 class Table(Sequence[dict[str, Any]]):
     """A sequence of rows; printed as a table, in notebooks as HTML.
 
@@ -48,7 +52,7 @@ class Table(Sequence[dict[str, Any]]):
     def _text(self, most: int) -> str:
         names = list(self._rows[0]) if self._rows else []
         cells = [[_shown(row[name]) for name in names] for row in self._rows[:most]]
-        return text.table(names, cells, limit=most, width=None)
+        return text.table([HEADS.get(name, name) for name in names], cells, limit=most, width=None)
 
     def __repr__(self) -> str:
         shown = cut(self._text(SHORT_ROWS), hidden=max(len(self) - SHORT_ROWS, 0))
@@ -59,7 +63,7 @@ class Table(Sequence[dict[str, Any]]):
 
     def _repr_html_(self) -> str:
         names = list(self._rows[0]) if self._rows else []
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+        head = "".join(f"<th>{html.escape(HEADS.get(name, name))}</th>" for name in names)
         cells = ([html.escape(_shown(row[name])) for name in names] for row in self[:HTML_ROWS])
         body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>" for line in cells)
         left = len(self) - HTML_ROWS

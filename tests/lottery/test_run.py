@@ -68,6 +68,7 @@ def test_a_table_has_means_and_intervals(result):
     assert all(row["low"] <= row["mean"] <= row["high"] for row in rows)
     assert len(result.seeds()) == 2 * 7 * len(result.metrics)
     assert {"control", "mean"} <= set(result.differences()[0])
+    assert "ticket minus" in str(result.differences()).splitlines()[0]
     assert "test_accuracy_final" in repr(rows) and "<td>dense</td>" in rows._repr_html_()
     assert rows.to_arrow().num_rows == 7
     with pytest.raises(ValueError, match=r"`metric` is 'accurate'; .* one of: .*test_accuracy, "):
@@ -356,6 +357,19 @@ def test_smaller_levels_have_narrower_chunks(tmp_path, monkeypatch, chosen, resu
     assert len(list(tmp_path.glob("run-*"))) == 1  # the plan is no part of a run's identity
     by_hand = run(tmp_path / "by_hand", plan=Plan(6)).path
     assert store.read_env(by_hand)["plan"]["widths"] == [[0, 6]]
+
+
+def test_without_a_terminal_each_level_has_one_line(tmp_path, capsys):
+    own = {"replicates": 2, "plan": Plan(1), "store": tmp_path}
+    lottery.run(task(), lottery.imp(levels=2), controls=["reinit"], **own)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("level ")]
+    shown = [re.sub(r": .*", "", line) for line in lines]
+    arms = "(reinit, ticket)"
+    assert [line.replace("(ticket, reinit)", arms) for line in shown] == [
+        "level 0/2 (dense)",
+        f"level 1/2 {arms}",
+        f"level 2/2 {arms}",
+    ]
 
 
 def test_a_line_says_that_plans_are_measured(tmp_path, capsys):
