@@ -1,7 +1,5 @@
 """Reads ImageNet as TFDS prepares it, and resizes it (Russakovsky et al., 2015, ILSVRC)."""
 
-import concurrent.futures
-import functools
 import hashlib
 import io
 from collections.abc import Iterator
@@ -21,7 +19,7 @@ NAME = "imagenet2012"
 SPLITS = {"train": "train", "test": "validation"}
 """The labels of ImageNet's own test split are not public."""
 CENTRE = 224 / 256  # side of the centre crop, as a fraction of the shorter side
-_AT_ONCE = 1024  # images
+_AHEAD = 256  # images that are read and resized in advance
 
 
 def find(manual_dir: Path) -> Path:
@@ -46,7 +44,7 @@ def digest(folder: Path) -> str:
 
 
 def resized(folder: Path, size: int) -> Made:
-    """Both splits as uint8 images `(size, size, 3)`; only `_AT_ONCE` images are in memory.
+    """Both splits as uint8 images `(size, size, 3)`; only some hundred are in memory.
 
     The shorter side becomes `256/224 · size` pixels, bilinearly with antialiasing, and the central
     square is kept.
@@ -83,11 +81,13 @@ class _Images:
         return _Images(self._source, self._rows[part], self.shape[1])
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        resize = functools.partial(_resized, side=self.shape[1])
-        with concurrent.futures.ThreadPoolExecutor() as threads:
-            for first in range(0, len(self._rows), _AT_ONCE):
-                stored = self._source.__getitems__(self._rows[first : first + _AT_ONCE])
-                yield from threads.map(resize, [one["image"] for one in stored])
+        with needed_by("Data set 'imagenet'"):
+            import grain
+        part = slice(self._rows.start, self._rows.stop)
+        images = grain.MapDataset.source(self._source).slice(part)
+        images = images.map(lambda one: _resized(one["image"], self.shape[1]))
+        # Threads, since decoding and resizing release the interpreter's lock; the order stays.
+        yield from images.to_iter_dataset(grain.ReadOptions(prefetch_buffer_size=_AHEAD))
 
 
 def _resized(encoded: bytes, side: int) -> np.ndarray:

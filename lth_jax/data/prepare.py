@@ -313,6 +313,9 @@ class _Source:
     def __len__(self) -> int:
         return len(self._source)
 
+    def __getitem__(self, row: int) -> Any:
+        return self.__getitems__([row])[0]
+
     def __getitems__(self, rows: Sequence[int]) -> Any:
         with _named(self._folder):
             return self._source.__getitems__(rows)
