@@ -126,7 +126,8 @@ def extremes(
       k: number of largest eigenvalues.
       smallest: number of smallest eigenvalues; `k` by default.
       steps: maximal number of Lanczos steps from each start vector, at least `k + smallest`.
-      tolerance: tolerance of the bounds, relative to the largest absolute eigenvalue found.
+      tolerance: tolerance of the bounds, relative to the largest absolute eigenvalue found; with 0
+        all `steps` are taken.
       pilot: an approximation of `operator` with cheaper products: a few steps with it give the
         start vector, to which a random part is added.
       exact_below: largest size for the dense matrix; 0 for never.
@@ -137,8 +138,8 @@ def extremes(
 
     Raises:
       TypeError: `operator` is not an `Operator`, or `key` not a typed key.
-      ValueError: `k` is not in [1, size] or `smallest` not in [0, size], `tolerance` is not
-        positive, a product is not finite, `pilot` has another size, or the basis of `steps` vectors
+      ValueError: `k` is not in [1, size] or `smallest` not in [0, size], `tolerance` is
+        negative, a product is not finite, `pilot` has another size, or the basis of `steps` vectors
         exceeds `memory`.
 
     >>> from lth_jax.landscape import dense_hessian, hessian
@@ -156,8 +157,8 @@ def extremes(
             f"{type(operator).__name__}."
         )
     keys.check_key(key)
-    if not tolerance > 0:
-        raise ValueError(f"`tolerance` must be positive, got {tolerance}.")
+    if not tolerance >= 0:
+        raise ValueError(f"`tolerance` must be at least 0, got {tolerance}.")
     if not 1 <= k <= operator.size:
         raise ValueError(f"`k` must lie in [1, {operator.size}], the support's size, got {k}.")
     wanted = (k, k if smallest is None else smallest)
