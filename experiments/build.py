@@ -93,7 +93,9 @@ def own_data(name: str, **options: Any) -> data.Dataset:
     settings = ("data_dir", "manual_dir", "most_bytes")
     split = {k: options.pop(k) for k in ("seed", "validation", "train_examples", "unlabelled")}
     rest = {k: v for k, v in options.items() if k not in settings}
-    made = parts.call("data.name", name, parts.load("data.name", name), **rest)
+    function = parts.load("data.name", name)
+    parts.check_options("data.options", rest, function)
+    made = parts.call("data.name", name, function, **rest)
     return data.dataset_of(name, made, **split)
 
 

@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from experiments import estimate, networks, scoring, units
+from experiments.configs import base
 from experiments.estimate import density, levels
 from experiments.fields import check_values
 from lth_jax import trees
@@ -46,6 +47,11 @@ def _check_pruning(experiment: ConfigDict) -> None:
     if pruning.layer_rates and (pruning.scope, pruning.schedule) != ("layerwise", "geometric"):
         raise UserError(
             "`prune.layer_rates` needs `prune.scope=layerwise`, `prune.schedule=geometric`."
+        )
+    if pruning.schedule == "geometric" and pruning.final != base.ladder().experiment.prune.final:
+        raise UserError(
+            f"`prune.final` is {pruning.final}, which `prune.schedule=geometric` does not use; set "
+            "`prune.rate` and `prune.levels`, or another schedule, such as exponential."
         )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from lth_jax.cli.programs import UserError
-from lth_jax.legal import Legal, listed
+from lth_jax.legal import Legal, listed, nearest
 
 PATTERN = r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*"
 
@@ -75,6 +75,18 @@ def made(field: str, name: str, kind: type, table: Mapping[str, Any], **given: A
             "needed."
         )
     return found
+
+
+def check_options(field: str, options: Collection[str], function: Any) -> None:
+    """Raises `UserError` unless a function takes all options.
+
+    >>> check_options("data.options", ["seed"], lambda seed=0: None)
+    """
+    taken = inspect.signature(function).parameters
+    every = any(p.kind is p.VAR_KEYWORD for p in taken.values())
+    for option in () if every else options:
+        if option not in taken:
+            raise UserError(nearest(f"an option of `{field}`", option, taken))
 
 
 def call(field: str, name: str, function: Any, **given: Any) -> Any:

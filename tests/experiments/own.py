@@ -33,6 +33,10 @@ def eqx_net(width=6, *, key):
     return eqx.nn.MLP(5, 3, width_size=width, depth=1, key=key)
 
 
+def one_number(outputs, targets):
+    return outputs.mean()
+
+
 def data(examples=80):
     x = np.random.default_rng(0).normal(size=(examples, 5)).astype(np.float32)
     return x, np.arange(examples) % 3

@@ -111,6 +111,12 @@ def test_a_function_that_is_changed_under_its_name_is_another_run(tmp_path, monk
         ({"prune.method": "rig"}, "`prune.method` is 'rig'; did you mean 'rigl'"),
         ({"prune.method": "rigl", "prune.method_options": ConfigDict({"pace": 1})}, "pace"),
         ({"train.loss": "l2"}, "`train.loss` is 'l2'"),
+        ({"train.loss": f"{HERE}one_number"}, "`loss` must return one value per example"),
+        (
+            {"data.name": f"{HERE}data", "data.options": ConfigDict({"exmples": 60})},
+            "an option of `data.options` is 'exmples'; did you mean 'examples'",
+        ),
+        ({"prune.final": 0.05}, "`prune.final` is 0.05, which `prune.schedule=geometric` does not"),
     ],
 )
 def test_parts_that_cannot_be_right_are_named(tmp_path, changes, message):
