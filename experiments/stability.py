@@ -30,12 +30,21 @@ DEFAULT = "experiments/configs/stability.py"
 STEPS = Legal("different steps, such as 0,20", lambda value: value and LEVELS.holds(value))
 
 
-def analyse_all(config: ConfigDict, steps: Sequence[int], **settings: Any) -> Path:
-    """Runs and analyses the ladder at every rewind step; returns the page of the last run."""
+def analyse_all(
+    config: ConfigDict, steps: Sequence[int], arguments: Sequence[str] = (), **settings: Any
+) -> Path:
+    """Runs and analyses the ladder at every rewind step; returns the page of the last run.
+
+    Args:
+      config: the ladder.
+      steps: the rewind steps.
+      arguments: those of the command line, which pages show.
+      **settings: those of `analysis.stability`.
+    """
+    command = ["python", "-m", "experiments.stability", *arguments]
     runs = []
     for step in steps:
         cell = _rewound(config, step)
-        command = ["python", "-m", "experiments.run", f"--config.experiment.rewind.step={step}"]
         path = run_ladder(cell, command)
         runs.append(open_finished(cell.machine, str(path)).result)
     analysis.stability(runs, **settings)
@@ -63,7 +72,7 @@ def main() -> None:
         check_known("levels", settings["levels"] or (), range(config.experiment.prune.levels + 1))
         for step in arguments.rewind:  # check all before training
             checks.check(_rewound(config, step).experiment)
-        print(f"page: {analyse_all(config, arguments.rewind, **settings)}")
+        print(f"page: {analyse_all(config, arguments.rewind, given, **settings)}")
 
 
 if __name__ == "__main__":
