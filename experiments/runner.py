@@ -12,7 +12,6 @@ from experiments.flags import recorded
 from experiments.messages import user_errors
 from lth_jax import analysis
 from lth_jax import store as stores
-from lth_jax.cli import parts
 from lth_jax.cli.programs import UserError
 from lth_jax.lottery import Experiment, Programs, Result, check_ladder, level_sizes
 from lth_jax.lottery.controls import described
@@ -96,8 +95,6 @@ def _experiment(config: ConfigDict) -> Experiment:
     with user_errors():
         planned = build.experiment_of(config.experiment, loaded)
         check_ladder(planned.seeds, planned.ladder)
-        if parts.is_own(config.experiment.train.loss):
-            planned.task.check()
     return planned
 
 

@@ -136,10 +136,10 @@ def _metrics(names: Sequence[str], loaded: data.Dataset) -> dict[str, Callable[.
 
 
 def task(experiment: ConfigDict, loaded: data.Dataset, splits: Splits | None = None) -> Task:
-    """The task of an experiment."""
+    """The task of an experiment, checked where data, loss or a metric are the user's own."""
     train, network = experiment.train, model(experiment)
     averages = train.average.start > 0
-    return Task(
+    made = Task(
         network,
         splits or loaded,
         optimizer=make_optimizer(experiment),
@@ -156,3 +156,6 @@ def task(experiment: ConfigDict, loaded: data.Dataset, splits: Splits | None = N
         make_model=model_in_training(experiment),
         **_seen(experiment, loaded),
     )
+    if any(map(parts.is_own, (experiment.data.name, train.loss, *train.metrics))):
+        made.check()
+    return made

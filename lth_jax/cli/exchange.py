@@ -72,9 +72,7 @@ def add_commands(commands: shared.Commands) -> None:
     )
     text = "of a program: the number of examples that it takes (default: %(default)s)"
     export.add_argument("--batch", type=int, default=1, help=text)
-    export.add_argument(
-        "--compact", action="store_true", help="of a program: without the units that the mask kills"
-    )
+    export.add_argument("--compact", action="store_true", help="of a program: without dead units")
     text = "of a program: package.module:name of the lottery.Task, or of a function that returns it"
     export.add_argument("--task", help=f"{text}; by default as the run records it")
     imported = shared.add_command(
@@ -130,10 +128,8 @@ def _export(arguments: argparse.Namespace) -> None:
             network, prunable, provenance = _of_ticket(arguments.source)
             if kind == "ticket":
                 _write_ticket(arguments, network, prunable, provenance)
-            elif kind in program_files.PROGRAMS:
-                _write_program(arguments, kind, network, None)
             else:
-                _write_arrays(arguments, kind, network)
+                _write_network(arguments, kind, network)
         else:
             _export_run(arguments, kind)
 
@@ -155,10 +151,7 @@ def _export_run(arguments: argparse.Namespace, kind: str) -> None:
         values = (one.params, one.state)
         params, state = values if arguments.values == "trained" else rewound(store, info, one)
         network = _Network(params, one.mask, state)
-        if kind in program_files.PROGRAMS:
-            _write_program(arguments, kind, network, info)
-        else:
-            _write_arrays(arguments, kind, network)
+        _write_network(arguments, kind, network, info)
         print(f"{arguments.values} values")
         return
     precision = PRECISIONS[arguments.precision]
@@ -167,6 +160,17 @@ def _export_run(arguments: argparse.Namespace, kind: str) -> None:
     files.write(Path(arguments.file), data, make_folder=False)
     _print_ticket(arguments.file, one.params, f"{arguments.values} values")
     _warn_of(one.state, "a ticket")
+
+
+def _write_network(
+    arguments: argparse.Namespace, kind: str, network: _Network, info: "RunInfo | None" = None
+) -> None:
+    if kind in program_files.PROGRAMS:
+        options = {name: getattr(arguments, name) for name in ("batch", "compact", "overwrite")}
+        task = program_files.task_of(arguments.task, info)
+        print(repr(program_files.write(arguments.file, kind, network, task, **options)))
+    else:
+        _write_arrays(arguments, kind, network)
 
 
 def _write_arrays(arguments: argparse.Namespace, kind: str, network: _Network) -> None:
@@ -190,14 +194,6 @@ def _write_arrays(arguments: argparse.Namespace, kind: str, network: _Network) -
     print(repr(written))
     if kind != "safetensors":
         _warn_of(network.state, "a sparse file")
-
-
-def _write_program(
-    arguments: argparse.Namespace, kind: str, network: _Network, info: "RunInfo | None"
-) -> None:
-    options = {name: getattr(arguments, name) for name in ("batch", "compact", "overwrite")}
-    task = program_files.task_of(arguments.task, info)
-    print(repr(program_files.write(arguments.file, kind, network, task, **options)))
 
 
 def _warn_of(state: "Named", what: str) -> None:

@@ -82,11 +82,18 @@ def check_options(field: str, options: Collection[str], function: Any) -> None:
 
     >>> check_options("data.options", ["seed"], lambda seed=0: None)
     """
-    taken = inspect.signature(function).parameters
-    every = any(p.kind is p.VAR_KEYWORD for p in taken.values())
-    for option in () if every else options:
+    taken = _taken(function, options)
+    for option in options:
         if option not in taken:
-            raise UserError(nearest(f"an option of `{field}`", option, taken))
+            known = inspect.signature(function).parameters
+            raise UserError(nearest(f"an option of `{field}`", option, known))
+
+
+def _taken(function: Any, names: Collection[str]) -> list[str]:
+    """Those of some names that are arguments of a function."""
+    parameters = inspect.signature(function).parameters
+    every = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return [name for name in names if every or name in parameters]
 
 
 def call(field: str, name: str, function: Any, **given: Any) -> Any:
@@ -96,9 +103,6 @@ def call(field: str, name: str, function: Any, **given: Any) -> Any:
       UserError: the function cannot be called with these, or raises `TypeError` or `ValueError`.
     """
     try:
-        parameters = inspect.signature(function).parameters
-        every = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        taken = {key: value for key, value in given.items() if every or key in parameters}
-        return function(**taken)
+        return function(**{key: given[key] for key in _taken(function, given)})
     except (TypeError, ValueError) as error:
         raise UserError(f"`{field}` is '{name}', which fails: {error}") from error

@@ -189,8 +189,8 @@ def rewound(store: Store, info: RunInfo, one: Stored) -> tuple[Named, Named]:
     """
     if one.arm not in (DENSE, TICKET):
         raise StoreError(
-            f"'{one.arm}' is a control, which may start from other values than the ticket; only "
-            f"`values='{TRAINED}'` are known."
+            f"'{one.arm}' is a control, which may start from other values than the ticket; give "
+            f"`values='{TRAINED}'`."
         )
     for entry in (e for e in read_entries(info.path) if e.level == 0):
         node = read_entry(store, entry)

@@ -293,7 +293,7 @@ def make_experiment(
 
 
 def circumstances() -> dict[str, Any]:
-    """The inputs of a population's numbers other than programs, data and keys.
+    """What affects the numbers of a population besides its programs, data and keys.
 
     Returns:
       Versions of the libraries, platform and kind of the devices, numeric flags of JAX and XLA, and

@@ -306,7 +306,7 @@ def _unscored(ladder: Ladder, level: int, parents: Tickets, info: Info) -> list[
         if ladder.reconstruct is not None and parents.alive[replicate] and not leaves:
             why = ladder.reconstruct.reasons(mine, trees.names(ladder.prunable))
             criterion, leaves = ladder.reconstruct.name, sorted(why)
-            words = "; ".join(f"`reconstruct` finds {why[leaf]}, at '{leaf}'" for leaf in leaves)
+            words = "; ".join(f"`reconstruct` cannot fit '{leaf}': {why[leaf]}" for leaf in leaves)
             words += "; give more calibration examples, or a method with more `damping`."
         found.append(Unscored(criterion, leaves, words) if leaves else inherited)
     return found

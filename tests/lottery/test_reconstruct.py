@@ -158,7 +158,7 @@ def test_a_replicate_that_cannot_be_fitted_has_a_reason(caplog):
         plan=Plan(2),
         progress=False,
     )
-    assert "an expert with fewer rows than inputs, at 'experts'" in caplog.text
+    assert "`reconstruct` cannot fit 'experts': no inputs other than 0, or an expert" in caplog.text
     [level] = [one for one in found.record.levels if one.level == 1]
     assert [one.unscored.leaves for one in level.members] == [["experts"]] * 2
     assert "give more calibration examples" in level.members[0].unscored.sentence
