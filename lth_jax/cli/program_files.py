@@ -78,21 +78,20 @@ def task_of(named: str | None, info: "RunInfo | None" = None) -> "Task":
     from lth_jax.lottery import Task
     from lth_jax.store import StoreError
 
-    given: dict[str, Any] = {}
-    recorded = None if named or info is None else _recorded(info)
-    if recorded and info:
-        given = {**recorded, "run": info.path}
+    field, given = OPTION, dict[str, Any]()
+    if not named and info is not None and (recorded := _recorded(info)):
+        field, given = f"{OPTION}, as {info.run} records it,", {**recorded, "run": info.path}
         named = given.pop("function")
     if not named:
         raise StoreError(
-            f"a program needs the function of the network: name its `lottery.Task`, or a function "
+            "a program needs the function of the network: name its `lottery.Task`, or a function "
             f"that returns it, by `{OPTION} package.module:name`."
         )
     if not parts.is_own(named):
         raise StoreError(f"`{OPTION}` is '{named}'; it must be package.module:name.")
     if "" not in sys.path:
         sys.path.insert(0, "")  # the current folder, as for `python -m`
-    return parts.made(OPTION, named, Task, {}, **given)
+    return parts.made(field, named, Task, {}, **given)
 
 
 def _recorded(info: "RunInfo") -> Mapping[str, Any] | None:

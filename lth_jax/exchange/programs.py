@@ -1,8 +1,9 @@
 """Networks as programs that run without this library: StableHLO by `jax.export`, and ONNX."""
 
+import contextlib
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,9 +151,7 @@ def save_onnx(
       lth_jax.extras.MissingExtraError: jax2onnx or onnxruntime is not installed.
     """
     check_free(path, overwrite)
-    # jax2onnx 0.13 prints a traceback for each of its plug-ins that this JAX does not support.
-    logging.getLogger("jax2onnx").setLevel(logging.ERROR)
-    with needed_by("An ONNX file", "onnx"):
+    with needed_by("An ONNX file", "onnx"), _quiet("jax2onnx"):
         import jax2onnx
         import onnxruntime
     _check_dtypes(params)
@@ -162,7 +161,8 @@ def save_onnx(
     # (0.17.1: `nn.max_pool(x, (2, 2))` is a TypeError).
     traced = without_pools(run, example)
     try:
-        model = jax2onnx.to_onnx(traced, inputs=[example])
+        with _quiet("jax2onnx"):
+            model = jax2onnx.to_onnx(traced, inputs=[example])
     except Exception as error:  # jax2onnx has no type of its own
         reason = " ".join(str(error).split())[:200]
         raise ExchangeError(f"jax2onnx cannot convert the network: {reason}") from error
@@ -176,6 +176,21 @@ def save_onnx(
     gap = compare_outputs("ONNX", wanted, outputs, tolerance)
     of = params if dense is None else dense
     return write(path, data, of, overwrite=overwrite, error=gap)
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Context without the warnings of a logger.
+
+    jax2onnx 0.13 logs a traceback for each of its plug-ins that this JAX does not support.
+    """
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def check_onnx(path: str | Path) -> None:
