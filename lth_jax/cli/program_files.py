@@ -80,7 +80,7 @@ def task_of(named: str | None, info: "RunInfo | None" = None) -> "Task":
 
     field, given = OPTION, dict[str, Any]()
     if not named and info is not None and (recorded := _recorded(info)):
-        field, given = f"{OPTION}, as {info.run} records it,", {**recorded, "run": info.path}
+        field, given = f"task of {info.run}", {**recorded, "run": info.path}
         named = given.pop("function")
     if not named:
         raise StoreError(
