@@ -82,8 +82,8 @@ RECIPE = Recipe(
     "all 112,480 (30,000) steps; batches of 64 (128), weight decay 1e-4, crops and mirrored "
     "images; a level prunes 20 % of the convolutions together, not the output layer, and rewinds "
     "to the initialisation; 3 replicates, reinitialised controls. The paper's ResNet-18 has 20 "
-    "layers and 271,000 weights. VGG-16, which the paper lacks, trains as VGG-19. The paper "
-    "names weight decay without its value; 1e-4 is that of the authors' code.",
+    "layers and 271,000 weights. VGG-16, which the paper lacks, trains as VGG-19. The weight decay "
+    "is that of the authors' later code (facebookresearch/open_lth).",
     short="A VGG of 5 convolutions of 8 to 64 channels on the signals of MNIST-1D (3,500 for "
     "training), batches of 64, 1,200 steps, of which 107 warm up, no augmentation, one level for "
     "three of the paper's, 12 replicates.",
