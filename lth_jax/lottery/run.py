@@ -147,6 +147,8 @@ def _described(experiment: Experiment, spec: Spec, seed: int) -> dict[str, Any]:
         "train": {"steps": ladder.stop, "shared_order": experiment.seeds.shared_order},
         "prune": {
             "criterion": name_of(spec.criterion),
+            "scope": spec.scope.name,
+            "granularity": spec.granularity.name,
             "densities": [d if isinstance(d, float | int) else str(d) for d in spec.densities],
             "score_step": ladder.score_step,
         },

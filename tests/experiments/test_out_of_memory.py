@@ -48,8 +48,10 @@ class Scarce:
             self.left.remove(place)
             raise OOM
 
-        told = fail if place in self.left else on_progress
-        return self.train(segment, measure, members, data, assignment, on_progress=told, **options)
+        reported = fail if place in self.left else on_progress
+        return self.train(
+            segment, measure, members, data, assignment, on_progress=reported, **options
+        )
 
 
 @pytest.fixture

@@ -42,9 +42,9 @@ def mixed():
 def climbed(mixed, tmp_path_factory):
     cells, traces = mixed
     folder = tmp_path_factory.mktemp("together")
-    told = []
-    manifests = run_ladder(cells, store=Store(folder), plans=PLANS, hooks=Hooks(told.append))
-    return folder, manifests, told, len(traces)
+    reported = []
+    manifests = run_ladder(cells, store=Store(folder), plans=PLANS, hooks=Hooks(reported.append))
+    return folder, manifests, reported, len(traces)
 
 
 def members(store, manifest):
@@ -86,11 +86,11 @@ def test_all_cells_train_in_one_program(climbed):
 
 
 def test_what_cells_have_in_common_is_trained_once(mixed, climbed):
-    _, manifests, told, _ = climbed
+    _, manifests, reported, _ = climbed
     # Level 0: 2 dense members for the first three cells, 2 for the last. Level 1: 6 + 6 + 0 + 6
     # (the third cell's tickets and reinit are the first's). Level 2: 6 + 0 + 0 + 6.
     chunks = [-(-n // 3) for n in (4, 18, 12)]
-    assert len(told) == sum(chunks) * (STOP // EVERY)
+    assert len(reported) == sum(chunks) * (STOP // EVERY)
     assert [sum(len(e.rows) for e in manifest) for manifest in manifests] == [14, 8, 10, 14]
     trained = sum(entry.member_steps for manifest in manifests for entry in manifest)
     assert trained == (4 + 18 + 12) * STOP
@@ -99,9 +99,9 @@ def test_what_cells_have_in_common_is_trained_once(mixed, climbed):
 def test_a_finished_population_is_read_not_trained(mixed, climbed):
     cells, _ = mixed
     folder, manifests, *_ = climbed
-    told = []
-    again = run_ladder(cells[::-1], store=Store(folder), plans=PLANS, hooks=Hooks(told.append))
-    assert told == []
+    reported = []
+    again = run_ladder(cells[::-1], store=Store(folder), plans=PLANS, hooks=Hooks(reported.append))
+    assert reported == []
     for before, after in zip(manifests, again[::-1], strict=True):
         assert [(e.key, e.rows) for e in before] == [(e.key, e.rows) for e in after]
 
@@ -113,7 +113,7 @@ class Stopped(Exception):
 @pytest.mark.slow
 def test_a_population_cut_off_continues_to_the_same_bits(mixed, climbed, tmp_path):
     cells, _ = mixed
-    folder, manifests, told, _ = climbed
+    folder, manifests, reported, _ = climbed
     seen = []
 
     def stop(progress):
@@ -127,7 +127,7 @@ def test_a_population_cut_off_continues_to_the_same_bits(mixed, climbed, tmp_pat
     resumed = []
     again = run_ladder(cells, store=store, plans=PLANS, hooks=Hooks(resumed.append))
     assert again == manifests
-    assert len(seen) + len(resumed) <= len(told) + 1
+    assert len(seen) + len(resumed) <= len(reported) + 1
     for entry in {entry.key: entry for manifest in again for entry in manifest}.values():
         nodes = store.read(entry.key), Store(folder).read(entry.key)
         jax.tree.map(np.testing.assert_array_equal, *(node.arrays for node in nodes))

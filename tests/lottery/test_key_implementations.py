@@ -54,11 +54,11 @@ def test_a_ladder_climbs_from_any_root(tmp_path, impl):
     kernels = [arms["ticket"][i]["end"]["params"]["Dense_0/kernel"] for i in range(2)]
     assert (kernels[0] != kernels[1]).any()
 
-    told = []
+    reported = []
 
     def stop(progress):
-        told.append(progress)
-        if len(told) == 3:
+        reported.append(progress)
+        if len(reported) == 3:
             raise Stopped
 
     with pytest.raises(Stopped):

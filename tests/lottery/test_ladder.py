@@ -212,19 +212,19 @@ def test_a_ticket_and_its_controls_see_the_same_batches(trained):
 def test_a_finished_ladder_is_read_not_trained(trained):
     folder, entries, *_ = trained
     setup = make_setup()
-    told = []
-    again, _ = run(folder, setup, make_ladder(setup), hooks=Hooks(on_progress=told.append))
-    assert again == entries and told == []
+    reported = []
+    again, _ = run(folder, setup, make_ladder(setup), hooks=Hooks(on_progress=reported.append))
+    assert again == entries and reported == []
 
 
 def test_a_longer_ladder_shares_its_trunk_and_first_levels(trained):
     folder, entries, *_ = trained
     setup = make_setup()
-    told = []
+    reported = []
     ladder = make_ladder(setup, densities=(0.5, 0.25, 0.125))
-    longer, _ = run(folder, setup, ladder, hooks=Hooks(on_progress=told.append))
+    longer, _ = run(folder, setup, ladder, hooks=Hooks(on_progress=reported.append))
     assert longer[: len(entries)] == entries
-    assert {progress.level for progress in told} == {3}
+    assert {progress.level for progress in reported} == {3}
 
 
 class Killed(Exception):
@@ -241,11 +241,11 @@ def test_a_ladder_cut_off_anywhere_continues_to_the_same_bits(
     _, entries, nodes, _ = trained
     setup = make_setup()
     ladder = make_ladder(setup)
-    told = []
+    reported = []
 
     def stop(progress):
-        told.append(progress)
-        if len(told) == after:
+        reported.append(progress)
+        if len(reported) == after:
             raise error
 
     # A stop on request is saved on the way out, whatever the time; a kill is not.
@@ -257,33 +257,33 @@ def test_a_ladder_cut_off_anywhere_continues_to_the_same_bits(
     assert resumed == entries
     for node, other in zip(nodes, same, strict=True):
         check_same_arrays(node, other)
-    repeated = len(told) + len(again) - 2 * (1 + 4 + 4)
+    repeated = len(reported) + len(again) - 2 * (1 + 4 + 4)
     assert 0 <= repeated <= most
 
 
 @pytest.mark.parametrize(("seconds", "repeated"), thinned([(7, 2), (5, 1)], 2))
 def test_a_kill_repeats_what_the_clock_allows(trained, tmp_path, monkeypatch, seconds, repeated):
-    setup, told, again = make_setup(), [], []
+    setup, reported, again = make_setup(), [], []
     ladder = make_ladder(setup)
     clock = itertools.count(0, 3).__next__  # a node is two segments of 3 seconds
     monkeypatch.setattr(node_training, "SaveTimer", functools.partial(SaveTimer, clock=clock))
 
     def kill(progress):
-        told.append(progress)
-        if len(told) == 4:
+        reported.append(progress)
+        if len(reported) == 4:
             raise Killed
 
     with pytest.raises(Killed):
         run(tmp_path, setup, ladder, hooks=Hooks(on_progress=kill), save_seconds=seconds)
     _, same = run(tmp_path, setup, ladder, hooks=Hooks(on_progress=again.append))
-    assert len(told) + len(again) == 2 * (1 + 4 + 4) + repeated
+    assert len(reported) + len(again) == 2 * (1 + 4 + 4) + repeated
     for node, other in zip(trained[2], same, strict=True):
         check_same_arrays(node, other)
 
 
 @pytest.mark.slow
 def test_a_stop_within_a_streamed_evaluation_trains_nothing_twice(trained, tmp_path):
-    setup, told, again = make_setup(), [], []
+    setup, reported, again = make_setup(), [], []
     train = OnHost(*jax.tree.map(np.asarray, setup.task.data.train))
     setup = setup.with_task(data=setup.task.data._replace(train=train))
     ladder = make_ladder(setup)
@@ -292,10 +292,10 @@ def test_a_stop_within_a_streamed_evaluation_trains_nothing_twice(trained, tmp_p
         raise Interrupted(15)
 
     with pytest.raises(Interrupted):
-        hooks = Hooks(on_progress=told.append, on_block=stop)
+        hooks = Hooks(on_progress=reported.append, on_block=stop)
         run(tmp_path, setup, ladder, hooks=hooks, save_seconds=1e9)
     _, nodes = run(tmp_path, setup, ladder, hooks=Hooks(on_progress=again.append))
-    assert len(told) == 2 and len(told) + len(again) == 2 * (1 + 4 + 4)
+    assert len(reported) == 2 and len(reported) + len(again) == 2 * (1 + 4 + 4)
     for node, other in zip(trained[2], nodes, strict=True):
         jax.tree.map(np.testing.assert_array_equal, node.mask, other.mask)
 
@@ -321,7 +321,7 @@ def test_out_of_memory_restarts_the_level_at_half_the_chunk(trained, tmp_path):
 
 @pytest.mark.parametrize("what", ["learning_rate", "nothing"])
 def test_weights_that_are_not_rewound_stay_as_trained(tmp_path, what):
-    # The learning rate falls to 0 at step 3, so whoever starts behind it stays where it starts.
+    # The learning rate falls to 0 at step 3, so members that start behind it do not change.
     setup = make_setup()
     schedule = optax.piecewise_constant_schedule(1.0, {2: 0.0})
     setup = setup.with_trainer(schedule=schedule)

@@ -22,5 +22,5 @@ def test_a_process_that_runs_out_of_memory_halves_its_chunks(tmp_path):
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     out = done.stdout
-    told = json.loads(out.splitlines()[-1])
-    assert told == {"replans": repr([(0, Plan(1))]), "as_recorded": True}
+    reported = json.loads(out.splitlines()[-1])
+    assert reported == {"replans": repr([(0, Plan(1))]), "as_recorded": True}

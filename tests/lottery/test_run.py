@@ -101,6 +101,8 @@ def test_a_ticket_is_saved_and_read(result, tmp_path):
     kept = jax.tree.map(lambda m, p: bool(np.all(p[~m] == 0)), ticket.mask, ticket.trained)
     assert all(jax.tree.leaves(kept))
     assert [one.replicate for one in result.tickets(1)] == [0, 1]
+    origin = coding.inspect(tmp_path / "one.ticket").manifest.provenance
+    assert (origin["criterion"], origin["scope"]) == ("magnitude", "globally()")
 
 
 def test_a_misspelled_kind_of_values_writes_no_file(result, tmp_path):

@@ -134,8 +134,8 @@ def test_source_fingerprint_sees_code_and_not_comments(package):
         return source_fingerprint("made_for_hashing")
 
     plain = of("def f(x):\n    return x + 1\n")
-    told = '"""A module."""\ndef f(x):  # adds\n    """Adds."""\n\n    return (x + 1)\n'
-    assert of(told) == plain
+    reported = '"""A module."""\ndef f(x):  # adds\n    """Adds."""\n\n    return (x + 1)\n'
+    assert of(reported) == plain
     changed = ["def f(x):\n    return x + 2\n", "def f(x, y=0):\n    return x + 1\n"]
     assert len({plain, of("def f("), *map(of, changed)}) == 4  # one of them cannot be parsed
 

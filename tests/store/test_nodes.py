@@ -92,17 +92,19 @@ HARM = {
 }
 
 
-@pytest.mark.parametrize("told", HARM)
-def test_a_damaged_node_is_named_and_made_again(store, caplog, told):
+@pytest.mark.parametrize("reported", HARM)
+def test_a_damaged_node_is_named_and_made_again(store, caplog, reported):
     store.node(KEY, constant())
     folder = store.root / "nodes" / KEY[:2] / KEY
-    HARM[told](store, folder)
-    told = "is not listed in sha256" if "cannot be read" in told else told  # an empty seal
-    with pytest.raises(CorruptError, match=told):
+    HARM[reported](store, folder)
+    reported = (
+        "is not listed in sha256" if "cannot be read" in reported else reported
+    )  # an empty seal
+    with pytest.raises(CorruptError, match=reported):
         store.read(KEY)
-    assert told in store.problem(KEY)
+    assert reported in store.problem(KEY)
     assert store.node(KEY, constant(2.0)).meta == {"value": 2.0}
-    assert told in caplog.text and str(folder) in caplog.text
+    assert reported in caplog.text and str(folder) in caplog.text
     assert store.problem(KEY) is None
     assert [path.name for path in folder.parent.iterdir()] == [KEY]
 

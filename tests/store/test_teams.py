@@ -12,8 +12,8 @@ from lth_jax.store import StoreError, Team, locks, run_files
 
 
 @dataclasses.dataclass(frozen=True)
-class Told(Team):
-    """A team whose other processes say what a test wants them to; None for this one."""
+class Scripted(Team):
+    """A team whose other processes give scripted answers; None for this one."""
 
     said: tuple = ()
 
@@ -22,7 +22,7 @@ class Told(Team):
 
 
 @dataclasses.dataclass(frozen=True)
-class InTurn(Told):
+class InTurn(Scripted):
     """A team whose process 0 says one thing after the other."""
 
     def gather(self, text):
@@ -30,7 +30,7 @@ class InTurn(Told):
 
 
 def team(index, *said):
-    return Told(index, len(said), said)
+    return Scripted(index, len(said), said)
 
 
 def test_a_process_alone_tells_nobody():

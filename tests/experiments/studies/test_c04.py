@@ -11,7 +11,7 @@ from tests.experiments.studies.study_runs import runner_in
 
 def test_half_of_the_classes_are_lost_with_their_units():
     lost = [c4.one_unit_each(np.random.default_rng(i)) for i in range(40)]
-    assert np.mean(lost) == pytest.approx(45.0, abs=5.0)  # class 0 is guessed where nothing speaks
+    assert np.mean(lost) == pytest.approx(45.0, abs=5.0)  # without signal, class 0 is guessed
 
 
 @pytest.mark.slow

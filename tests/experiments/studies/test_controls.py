@@ -36,8 +36,8 @@ def test_the_controls_are_judged_right_and_would_be_on_other_seeds(claim):
     expected = {control.expected for control in known}
     assert SUPPORTED in expected and expected & {NOT_SUPPORTED, REVERSED}
     judged = judge.judged(known, np.random.default_rng(0))
-    for control, told in zip(known, judged, strict=True):
-        assert told["got"] == told["expected"], control.name
+    for control, reported in zip(known, judged, strict=True):
+        assert reported["got"] == reported["expected"], control.name
         margins = [deviations(part, control.expected) for part in control.primaries]
         # A claim of several parts stands with all of them, and falls with one.
         margin = min(margins) if control.expected == SUPPORTED else max(margins)
