@@ -30,7 +30,8 @@ def from_arrays(data: Any, *, validation: float = 0.1, test: float = 0.2, seed: 
       The splits; floats as float32 and integers as int32, unless JAX is in x64 mode.
 
     Raises:
-      ValueError: if a split is empty, has parts of different lengths, or has an unknown name.
+      ValueError: if a split is empty, has parts of different lengths or values that are not finite,
+        or has an unknown name.
       TypeError: if `data` is neither a pair nor a mapping of pairs, or contains anything but arrays
         of numbers.
 
@@ -80,7 +81,22 @@ def _pair(name: str, pair: Any) -> Batch:
             f"`{name}` has arrays of shapes {shapes}; all must have the same number of examples, "
             "at least 1, along their first axis."
         )
+    for what, part in zip(("inputs", "targets"), batch, strict=True):
+        for leaf in jax.tree.leaves(part):
+            _check_finite(f"`{name}` has {what}", leaf)
     return batch
+
+
+def _check_finite(which: str, array: np.ndarray) -> None:
+    """Raises `ValueError` for the first NaN or infinite value."""
+    finite = np.isfinite(array) if array.dtype.kind in "fcV" else np.ones(1, bool)
+    if not finite.all():
+        example, *inside = np.unravel_index(np.argmin(finite), finite.shape)
+        place = f"example {example}" + (f" at {tuple(map(int, inside))}" if inside else "")
+        raise ValueError(
+            f"{which} that are NaN or infinite, the first in {place}; all must be finite numbers "
+            f"of {array.dtype}."
+        )
 
 
 def _split(batch: Batch, fraction: float, seed: int, name: str) -> tuple[Batch, Batch]:
