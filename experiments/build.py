@@ -34,6 +34,7 @@ from lth_jax.population import free_bytes
 from lth_jax.pruning import masks, schedules, scopes
 from lth_jax.pruning.granularity import GRANULARITIES, Granularity
 from lth_jax.pruning.methods import METHODS, Builder, Method
+from lth_jax.pruning.methods.method import COMMON
 from lth_jax.reconstruct import Reconstruction
 from lth_jax.reconstruct.methods import METHODS as LAYER_METHODS
 from lth_jax.store import find_run
@@ -96,7 +97,8 @@ def own_data(name: str, **options: Any) -> data.Dataset:
     function = parts.load("data.name", name)
     parts.check_options("data.options", rest, function)
     made = parts.call("data.name", name, function, **rest)
-    return data.dataset_of(name, made, **split)
+    with user_errors(names=DATA, prefix=f"`data.name` is '{name}': "):
+        return data.dataset_of(name, made, **split)
 
 
 def seeds(experiment: ConfigDict) -> Seeds:
@@ -164,10 +166,13 @@ def _method(options: ConfigDict) -> Builder | None:
     if options.method == "static":
         return None
     make = parts.choose("prune.method", options.method, METHODS)
+    own, under = options.method_options.to_dict(), "prune.method_options"
+    parts.check_options(under, own, make, without=COMMON)
 
     def method(**given: Any) -> Method:
-        with user_errors(prefix=f"`prune.method` is '{options.method}': "):
-            return make(**options.method_options.to_dict(), **given)
+        named = f"`prune.method` is '{options.method}': "
+        with user_errors(prefix=named, options=own, under=under):
+            return make(**own, **given)
 
     return method
 

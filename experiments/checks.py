@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 from experiments import estimate, networks, scoring, units
 from experiments.configs import base
 from experiments.estimate import density, levels
-from experiments.fields import check_values
+from experiments.fields import check_values, leaves
 from lth_jax import trees
 from lth_jax.cli import parts
 from lth_jax.cli.programs import UserError
@@ -22,11 +22,12 @@ def check(experiment: ConfigDict) -> None:
     fields that depend on the data.
     """
     check_values(experiment)
-    networks.check_options(experiment)
-    _check_pruning(experiment)
-    _check_levels(experiment)
-    _check_training(experiment)
-    estimate.check_members(experiment)
+    with parts.failing_parts(dict(leaves(experiment))):
+        networks.check_options(experiment)
+        _check_pruning(experiment)
+        _check_levels(experiment)
+        _check_training(experiment)
+        estimate.check_members(experiment)
 
 
 def _check_pruning(experiment: ConfigDict) -> None:

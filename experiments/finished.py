@@ -11,11 +11,12 @@ from ml_collections import ConfigDict
 
 from experiments import build, checks
 from experiments.configs import base
-from experiments.fields import FIELDS
+from experiments.fields import FIELDS, leaves
 from experiments.flags import saved_config
 from experiments.messages import by_fields
 from lth_jax import store as stores
 from lth_jax.analysis import AnalysisError, Measurement
+from lth_jax.cli import parts
 from lth_jax.cli.options import Options
 from lth_jax.cli.programs import UserError, exit_code
 from lth_jax.data import Dataset
@@ -48,8 +49,9 @@ def open_finished(machine: ConfigDict, name: str) -> Finished:
         raise UserError(f"{info.run} is {info.status}; only a finished run can be measured.")
     experiment = saved_config(info.path)
     checks.check(experiment)
-    loaded = build.dataset(ConfigDict({"machine": machine, "experiment": experiment}))
-    task = build.task(experiment, loaded)
+    with parts.failing_parts(dict(leaves(experiment))):
+        loaded = build.dataset(ConfigDict({"machine": machine, "experiment": experiment}))
+        task = build.task(experiment, loaded)
     return Finished(Result.open(info.path, task, data=loaded.fingerprint), experiment, loaded)
 
 

@@ -10,9 +10,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import build, checks, trainers
+from experiments.fields import leaves
 from experiments.flags import recorded
 from experiments.memoize import Memoized
 from experiments.messages import user_errors
+from lth_jax.cli import parts
 from lth_jax.data import Dataset
 from lth_jax.grid import Setting
 from lth_jax.keys import from_seed
@@ -126,7 +128,8 @@ def jobs(cells: Iterable[tuple[Setting, ConfigDict]], sharing: Sharing) -> list[
     """
     found = []
     for setting, config in cells:
-        with user_errors(prefix=f"cell {shown(setting)}: " if setting else ""):
+        named = f"cell {shown(setting)}: " if setting else ""
+        with user_errors(prefix=named), parts.failing_parts(dict(leaves(config.experiment))):
             found.append(sharing.job(setting, config))
     return found
 

@@ -74,13 +74,11 @@ def _own_module(name: str, options: dict[str, Any]) -> Any:
     found = parts.load("model.name", name)
     if isinstance(found, Model):
         return found
-    try:
+    with parts.failing("model.name", name, getattr(found, "__module__", "")):
         network = functools.partial(found, **options)
         if not {"rngs", "key"} & set(parameters_of(found)):
             network = network()
         models.as_model(network)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"`model.name` is '{name}', which fails: {error}") from error
     return network
 
 
@@ -135,7 +133,8 @@ def shapes(experiment: ConfigDict, loaded: data.Dataset) -> Shapes:
     x = loaded.train.x
     example = jax.ShapeDtypeStruct((1, *x.shape[1:]), jax.dtypes.canonicalize_dtype(x.dtype))
     try:
-        found = shapes_on(network, example)
+        with parts.failing_parts({"model.name": name}):
+            found = shapes_on(network, example)
     except _SIZES as error:
         options = experiment.model.options.to_dict()
         reason = by_fields(str(error), options=options, under="model.options")

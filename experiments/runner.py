@@ -8,10 +8,12 @@ from ml_collections import ConfigDict
 
 from experiments import build, checks
 from experiments import machine as machines
+from experiments.fields import leaves
 from experiments.flags import recorded
 from experiments.messages import user_errors
 from lth_jax import analysis
 from lth_jax import store as stores
+from lth_jax.cli import parts
 from lth_jax.cli.programs import UserError
 from lth_jax.lottery import Experiment, Programs, Result, check_ladder, level_sizes
 from lth_jax.lottery.controls import described
@@ -92,7 +94,7 @@ def _experiment(config: ConfigDict) -> Experiment:
     """The checked experiment of a config."""
     loaded = build.dataset(config)
     checks.check_network(config, loaded)
-    with user_errors():
+    with user_errors(), parts.failing_parts(dict(leaves(config.experiment))):
         planned = build.experiment_of(config.experiment, loaded)
         check_ladder(planned.seeds, planned.ladder)
     return planned

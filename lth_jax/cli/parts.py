@@ -4,14 +4,16 @@ Modules are imported from the current folder or the Python path. The key of a ru
 functions compute, so a changed function starts a new run.
 """
 
+import contextlib
 import functools
 import importlib
 import inspect
 import re
-from collections.abc import Collection, Mapping
+import traceback
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from lth_jax.cli.programs import UserError
+from lth_jax.cli.programs import UserError, one_line
 from lth_jax.legal import Legal, listed, nearest
 
 PATTERN = r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*"
@@ -43,16 +45,72 @@ def load(field: str, name: str) -> Any:
       name: `package.module:name`.
 
     Raises:
-      UserError: it cannot be imported.
+      UserError: it cannot be imported, or its module raises an exception.
 
     >>> load("train.loss", "math:sqrt")(4.0)
     2.0
     """
     module, _, attribute = name.partition(":")
+    with failing(field, name, module):
+        try:
+            return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"`{field}` is '{name}', which cannot be imported: {error}.") from error
+
+
+@contextlib.contextmanager
+def failing(field: str, name: str, module: str) -> Iterator[None]:
+    """Context in which an exception becomes a `UserError` with its type, text and place.
+
+    Args:
+      field: field of the config.
+      name: its value.
+      module: the user's module, whose innermost line in the traceback is the place.
+    """
     try:
-        return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"`{field}` is '{name}', which cannot be imported: {error}.") from error
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"`{field}` is '{name}', {_failure(error, module)}") from error
+
+
+@contextlib.contextmanager
+def failing_parts(fields: Mapping[str, Any]) -> Iterator[None]:
+    """Context in which an exception from the code of a user-defined part names its field.
+
+    Args:
+      fields: the values of a config by field: names of parts, tuples of them, or others.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        passed = {_place(f.f_globals.get("__name__", ""), f.f_code.co_qualname) for f in frames}
+        for field, value in fields.items():
+            for name in value if isinstance(value, tuple) else (value,):
+                found = load(field, name) if is_own(name) else None
+                module, own = (getattr(found, f"__{what}__", "") for what in ("module", "qualname"))
+                if _place(module, own) in passed:
+                    raise UserError(f"`{field}` is '{name}', {_failure(error, module)}") from error
+        raise
+
+
+def _place(module: str, qualified: str) -> tuple[str, str]:
+    """Where code stands: its module, and the outermost class or function."""
+    return module, qualified.partition(".")[0]
+
+
+def _failure(error: Exception, module: str) -> str:
+    """The type and text of an exception, with the last line in a module or beside it."""
+    place, package = "", module.partition(".")[0]
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        name = str(frame.f_globals.get("__name__"))
+        if name == module or (place and name.partition(".")[0] == package):
+            place = f" ({frame.f_code.co_filename}, line {line})"
+    return f"which fails: {type(error).__name__}: {one_line(error)}{place}"
 
 
 def choose(field: str, name: str, table: Mapping[str, Any]) -> Any:
@@ -77,15 +135,17 @@ def made(field: str, name: str, kind: type, table: Mapping[str, Any], **given: A
     return found
 
 
-def check_options(field: str, options: Collection[str], function: Any) -> None:
-    """Raises `UserError` unless a function takes all options.
+def check_options(
+    field: str, options: Collection[str], function: Any, without: Collection[str] = ()
+) -> None:
+    """Raises `UserError` unless a function takes all options; arguments in `without` are none.
 
     >>> check_options("data.options", ["seed"], lambda seed=0: None)
     """
     taken = _taken(function, options)
     for option in options:
-        if option not in taken:
-            known = inspect.signature(function).parameters
+        if option not in taken or option in without:
+            known = [name for name in inspect.signature(function).parameters if name not in without]
             raise UserError(nearest(f"an option of `{field}`", option, known))
 
 
@@ -100,9 +160,7 @@ def call(field: str, name: str, function: Any, **given: Any) -> Any:
     """Calls a function with those of the given arguments that it takes.
 
     Raises:
-      UserError: the function cannot be called with these, or raises `TypeError` or `ValueError`.
+      UserError: the function cannot be called with these, or raises an exception.
     """
-    try:
+    with failing(field, name, getattr(function, "__module__", "")):
         return function(**{key: given[key] for key in _taken(function, given)})
-    except (TypeError, ValueError) as error:
-        raise UserError(f"`{field}` is '{name}', which fails: {error}") from error

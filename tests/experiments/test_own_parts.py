@@ -1,5 +1,7 @@
 """A user's own network, data, loss, criterion, method and control, named in a config."""
 
+import inspect
+
 import pytest
 from ml_collections import ConfigDict
 
@@ -14,6 +16,7 @@ from lth_jax.sweeps import groups
 from tests.experiments import own, tiny
 
 HERE = "tests.experiments.own:"
+LAST = inspect.getsource(own).count("\n")  # a line that raises KeyError
 
 
 def config_of(workdir=None, **changes):
@@ -102,7 +105,7 @@ def test_a_function_that_is_changed_under_its_name_is_another_run(tmp_path, monk
     [
         ({"model.name": "no_package:Net"}, "`model.name` is 'no_package:Net', which cannot be imp"),
         ({"model.name": f"{HERE}Absent"}, "`model.name` is .*Absent', which cannot be imported"),
-        ({"model.name": f"{HERE}broken"}, "`model.name` is .*broken', which fails: no such width"),
+        ({"model.name": f"{HERE}broken"}, "`model.name` is .*broken', .* ValueError: no such wid"),
         ({"model.name": f"{HERE}Net", "model.options": ConfigDict({"depth": 3})}, "depth"),
         ({"model.name": "mlpp"}, "`model.name` is 'mlpp'; did you mean 'mlp'"),
         ({"data.name": f"{HERE}halves"}, "`data.name` is .*, which fails"),
@@ -115,6 +118,26 @@ def test_a_function_that_is_changed_under_its_name_is_another_run(tmp_path, monk
         (
             {"data.name": f"{HERE}data", "data.options": ConfigDict({"exmples": 60})},
             "an option of `data.options` is 'exmples'; did you mean 'examples'",
+        ),
+        (
+            {"data.name": f"{HERE}absent"},
+            r"`data.name` is .*absent', which fails: FileNotFoundError: .*nowhere.*\(.*own.py, ",
+        ),
+        (
+            {"data.name": f"{HERE}holed"},
+            r"`data.name` is .*holed': `train` has inputs that .* in example 7 at \(2,\)",
+        ),
+        (
+            {"model.name": f"{HERE}Careless"},
+            r"`model.name` is .*Careless', which fails: AttributeError: .*column.* \(.*own.py, ",
+        ),
+        (
+            {"train.loss": f"{HERE}careless"},
+            rf"`train.loss` is .*careless', .*: KeyError: 'scale' \(.*own.py, line {LAST}\)$",
+        ),
+        (
+            {"train.metrics": (f"{HERE}careless",)},
+            r"`train.metrics` is .*careless', which fails: KeyError: 'scale'",
         ),
         ({"prune.final": 0.05}, "`prune.final` is 0.05, which `prune.schedule=geometric` does not"),
     ],
