@@ -1,22 +1,31 @@
 """Command lines with a config, and their `--help`."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import flags
+from experiments import flags, scoring
 from experiments.configs import base
-from experiments.fields import FIELDS, OPEN, Field, leaves
+from experiments.fields import FIELDS, OPEN, Field, check_values, leaves
 from lth_jax.cli import parts
+from lth_jax.cli.options import options_of
+from lth_jax.cli.words import text_of
+from lth_jax.data import sources
 from lth_jax.legal import shown
-from lth_jax.models.options import options_of
+from lth_jax.models import options as networks
+from lth_jax.pruning.methods import METHODS
+from lth_jax.pruning.methods.method import COMMON, OBJECTS
 
 DEFAULT = "experiments/configs/mnist1d_ladder.py"
 DRY_RUN = "--dry_run"
 HELP = ("-h", "--help", "-help")
 WIDTH = 100
+NOT_DATA = ("data_dir", "manual_dir", "_")
+"""Arguments of data sets that are no options."""
+NOT_MODEL = ("key", "name", "parent", "rngs")
+"""Arguments of networks that are no options."""
 
 
 def config_of(
@@ -55,7 +64,8 @@ def not_legal(path: str, text: str) -> str | None:
 def fields_help(config: ConfigDict, file: str) -> str:
     """Every field with its value in a config file, its help and its legal values."""
     lines = [
-        f"--config=FILE[:ARGUMENT], here {file}. Its fields, with the values they have here:",
+        f"--config=FILE[:ARGUMENT], here {file}. Its fields, with the values they have here;",
+        "tuples are written with commas:",
         "",
     ]
     values = dict(leaves(config.experiment)) | dict(leaves(config.machine, "machine."))
@@ -63,24 +73,43 @@ def fields_help(config: ConfigDict, file: str) -> str:
     defaults = dict(leaves(plain.experiment)) | dict(leaves(plain.machine, "machine."))
     for name, field in FIELDS.items():
         lines += _entry(field, values[name], defaults[name])
-    return "\n".join([*lines, "", *_attributes(config.experiment.model.name)])
+    return "\n".join([*lines, "", *_parts_help(config.experiment)])
 
 
 def _entry(field: Field, value: Any, default: Any) -> list[str]:
     """The lines of a field, including nested fields with free names."""
-    inside = list(flags.fields(value)) if field.name in OPEN else []
-    names = [(f"{field.path}.{name}", one) for name, one in inside] or [(field.path, value)]
-    lines = [f"--config.{name}={one}" for name, one in names]
-    usual = "" if inside or value == default else f" Default: {default!r}."
+    given, usual = {field.path: value}, "" if value == default else f" Default: {default!r}."
+    if field.name in OPEN:
+        given = {f"{field.path}.{name}": one for name, one in flags.fields(value)}
+        given, usual = given or {f"{field.path}.NAME": "VALUE"}, ""
+    lines = [f"--config.{name}={text_of(one)}" for name, one in given.items()]
     return [*lines, *_indented(f"{field.help}. Values: {field.legal.words}.{usual}")]
 
 
-def _attributes(network: str) -> list[str]:
-    """The lines of the options of a network."""
+def _parts_help(experiment: ConfigDict) -> Iterator[str]:
+    """The options of the parts that a config names."""
+    check_values(experiment)
+    source, prune = experiment.data.name, experiment.prune
+    make = parts.choose("data.name", source, sources.NAMES)
+    method = parts.choose("prune.method", prune.method, METHODS)
+    for path, name, options in (
+        ("data.options", source, options_of(make, NOT_DATA)),
+        ("model.options", experiment.model.name, _attributes(experiment.model.name)),
+        ("prune.method_options", prune.method, options_of(method, (*COMMON, *OBJECTS))),
+    ):
+        yield f"`{path}` of '{name}', --config.experiment.{path}.NAME=VALUE:"
+        for option, words in (options or {"none": ""}).items():
+            yield from _indented(f"{option}: {words}" if words else option)
+        yield ""
+    needs = "needs" if scoring.needs_examples(prune.criterion) else "does not need"
+    yield f"`prune.criterion` '{prune.criterion}' {needs} `prune.examples`."
+
+
+def _attributes(network: str) -> dict[str, str]:
+    """The options of a network, with legal values or meaning."""
     if parts.is_own(network):
-        return [f"`model.options` are the arguments of '{network}'."]
-    head = f"`model.options` of '{network}', --config.experiment.model.options.NAME=VALUE:"
-    return [head, *(f"    {name}: {one.words}" for name, one in options_of(network).items())]
+        return options_of(parts.load("model.name", network), NOT_MODEL)
+    return {name: one.words for name, one in networks.options_of(network).items()}
 
 
 def _indented(text: str) -> list[str]:

@@ -79,7 +79,11 @@ def _options(words: str) -> Legal:
 
 def _parts_of(names: Collection[str]) -> Legal:
     """A tuple of built-in names and `package.module:name`."""
-    words = f"a tuple of names, each once: package.module:name, or of: {', '.join(names)}"
+    some = ",".join(list(names)[:2])
+    words = (
+        f"a tuple of names, each once (on a command line {some}): package.module:name, or of: "
+        f"{', '.join(names)}"
+    )
     return several(part_of(names), words)
 
 
@@ -156,7 +160,7 @@ _TABLE = (
     Field("prune.granularity", part_of(ALL_GRANULARITIES), "what is removed together"),
     Field(
         "prune.groups",
-        several(text("a pattern"), "a tuple of patterns, each once"),
+        several(text("a pattern"), "a tuple of patterns, each once (on a command line 'a*,b*')"),
         "patterns of the names of prunable leaves; units: of groups",
     ),
     Field("prune.unit_multiple", AT_LEAST_1, "units: each group keeps a multiple of this number"),
@@ -195,7 +199,10 @@ _TABLE = (
     Field("controls", _parts_of(ALL_CONTROLS), "controls trained for each ticket"),
     Field(
         "control_levels",
-        several(AT_LEAST_1, "a tuple of levels in 1 … `prune.levels`, each once"),
+        several(
+            AT_LEAST_1,
+            "a tuple of levels in 1 … `prune.levels`, each once (on a command line 1,3)",
+        ),
         "levels with controls; empty: all",
     ),
     Field("machine.workdir", text("the name of a folder", r"[^\x00-\x1f\x7f]+"), "runs and data"),
@@ -257,10 +264,10 @@ def check_value(field: Field, value: Any) -> None:
     if field.legal.holds(value):
         return
     wrong = [one for one in value if one not in field.legal.names] if _is_tuple(value) else [value]
-    if field.legal.names and len(wrong) and isinstance(wrong[0], str):
-        raise UserError(
-            nearest(f"`{field.name}`", shown(wrong[0], quoted=False), field.legal.names)
-        )
+    if (names := field.legal.names) and len(wrong) and isinstance(wrong[0], str):
+        unknown = nearest(f"`{field.name}`", shown(wrong[0], quoted=False), names)
+        several = f" Several are written as {','.join(list(names)[:2])}." * _is_tuple(value)
+        raise UserError(unknown + several)
     raise UserError(f"`{field.name}` is {shown(value)}; it must be {field.legal.words}.")
 
 

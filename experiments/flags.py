@@ -1,5 +1,6 @@
 """Configs from the command line, by absl flags and ml_collections, with readable errors."""
 
+import difflib
 import functools
 import importlib.util
 import operator
@@ -13,7 +14,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from experiments.configs import base
-from lth_jax.cli import words
+from lth_jax.cli import parts, words
 from lth_jax.cli.programs import UserError, one_line
 from lth_jax.legal import nearest
 from lth_jax.store import read_config
@@ -21,6 +22,8 @@ from lth_jax.store import read_config
 Explain = Callable[[str, str], str | None]
 ARGUMENTS = ("--config", "--config.FIELD", "--help")
 """The arguments of every command with a config."""
+MOST = 6
+"""Missing fields that a message names."""
 FREE = ("options", "layer_rates", "method_options")
 """Parts of a config with arbitrary field names."""
 PARTS = {
@@ -122,13 +125,15 @@ def parse(
         known, given = dict(fields(_load(argv, default))), dict(words.overrides(argv))
         renamed = renamed_parts(known, given)
         free = {name for name in given if _is_free(name, known, renamed)}
+        tuples = {name for name in given if isinstance(known.get(name), tuple)} - free
         for name in given:
             if name not in known and name not in free:
                 raise UserError(nearest("a field of `--config`", name, known, meant(name, known)))
-        config = _parsed(words.rewritten(argv, free), default)
+        config = _parsed(words.rewritten(argv, free | tuples), default)
         drop_options(config, renamed)
-        for name in free:
-            set_option(config, name, words.value_of(given[name]))
+        for name in free | tuples:
+            read = words.tuple_of if name in tuples else words.value_of
+            set_option(config, name, read(given[name]))
         return config
     except flags.UnrecognizedFlagError as error:
         taken = [*ARGUMENTS, *further]
@@ -143,16 +148,36 @@ def parse(
 
 
 def meant(name: str, known: Iterable[str]) -> list[str]:
-    """The fields that an unknown name probably means: by `ALIASES`, or by its last word.
+    """The fields that an unknown name probably means: by a word, initials, or one of `ALIASES`.
+
+    The last word of the name counts, or the one of most similar spelling.
 
     >>> known = ["experiment.seed", "experiment.optimizer.learning_rate"]
     >>> meant("train.lr", known), meant("experiment.train.learning_rate", known)
     (['experiment.optimizer.learning_rate'], ['experiment.optimizer.learning_rate'])
+    >>> meant("lrr", known), meant("sed", known)
+    (['experiment.optimizer.learning_rate'], ['experiment.seed'])
     """
     last = re.sub("^(n|num)_", "", name.rpartition(".")[2])
-    field = ALIASES.get(last, last)
-    found = [one for one in known if f".{field}." in f"{one}."]
-    return sorted(found, key=lambda one: one.count("."))[:3]
+    ordered = sorted(known, key=lambda one: one.count("."))
+    called: dict[str, list[str]] = {}
+    for one in ordered:
+        for word in {*one.split("."), initials(one)} - {""}:
+            called.setdefault(word, []).append(one)
+    for alias, field in ALIASES.items():
+        called[alias] = [one for one in ordered if f".{field}." in f"{one}."]
+    similar = [last] if last in called else difflib.get_close_matches(last, called, n=1)
+    return [one for word in similar for one in called[word]][:3]
+
+
+def initials(field: str) -> str:
+    """The initials of a field's last word; empty if it has one part.
+
+    >>> initials("experiment.optimizer.learning_rate"), initials("experiment.seed")
+    ('lr', '')
+    """
+    parts_of_word = field.rpartition(".")[2].split("_")
+    return "".join(part[0] for part in parts_of_word) if len(parts_of_word) > 1 else ""
 
 
 def _is_free(name: str, known: Collection[str], renamed: Collection[str]) -> bool:
@@ -201,9 +226,31 @@ def _parsed(argv: list[str], default: str) -> ConfigDict:
 
 
 def _load(argv: Sequence[str], default: str) -> ConfigDict:
-    """The config before overrides, returned by `get_config()` of the file."""
-    argument = given_config(argv, default).partition(":")[2]
-    return config_module(argv, default).get_config(*([argument] if argument else []))
+    """The complete config before overrides, returned by `get_config()` of the file."""
+    given = given_config(argv, default)
+    make = getattr(config_module(argv, default), "get_config", None)
+    whole, argument = base.ladder(), given.partition(":")[2]
+    complete = "`experiments.configs.base.ladder()` makes a complete config"
+    if make is None:
+        raise UserError(f"`--config` is '{given}', which lacks `get_config()`; {complete}.")
+    with parts.failing("--config", given, "config"):
+        config = make(*([argument] if argument else []))
+    if lacking := list(_lacking(config, whole)):
+        most = ", ".join(f"`{name}`" for name in lacking[:MOST])
+        more = f" and {len(lacking) - MOST} more" if len(lacking) > MOST else ""
+        raise UserError(
+            f"`--config` is '{given}', whose `get_config()` lacks {most}{more}; {complete}."
+        )
+    return config
+
+
+def _lacking(config: Any, whole: ConfigDict, prefix: str = "") -> Iterator[str]:
+    """The fields that a config lacks; a group that is absent counts as one."""
+    for name, value in whole.items():
+        if not isinstance(config, ConfigDict) or name not in config:
+            yield f"{prefix}{name}"
+        elif isinstance(value, ConfigDict) and name not in FREE:
+            yield from _lacking(config[name], value, f"{prefix}{name}.")
 
 
 def given_config(argv: Sequence[str], default: str) -> str:
@@ -225,5 +272,6 @@ def config_module(argv: Sequence[str], default: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UserError(f"`--config` is '{given}'; it must be a Python file.")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with parts.failing("--config", given, "config"):
+        spec.loader.exec_module(module)
     return module

@@ -90,18 +90,13 @@ def full_name(name: str, known: dict[str, Any]) -> str:
     if flags.is_option(f"experiment.{name}"):
         return f"experiment.{name}"
     found = [field for field in known if field.endswith(f".{name}")]
-    found = found or [field for field in known if _initials(field) == name]
+    found = found or [field for field in known if flags.initials(field) == name]
     if len(found) == 1:
         return found[0]
     if found:
         raise UserError(f"a field of the sweep is '{name}'; it could be {' or '.join(found)}.")
     meant = flags.meant(name, known)
     raise UserError(flags.nearest("a field of the sweep", name, known, meant))
-
-
-def _initials(field: str) -> str:
-    words = field.rpartition(".")[2].split("_")
-    return "".join(word[0] for word in words) if len(words) > 1 else ""
 
 
 def _read(name: str, text: str, known: dict[str, Any]) -> Any:
@@ -117,8 +112,9 @@ def _read(name: str, text: str, known: dict[str, Any]) -> Any:
             return type(like)(text)
         except ValueError:
             pass
+    how = "; sweep tuples by `get_sweep` of the config file" if isinstance(like, tuple) else ""
     kind = type(like).__name__
-    raise UserError(f"`{PREFIX}{name}` has the value '{text}'; it must be one {kind}.")
+    raise UserError(f"`{PREFIX}{name}` has the value '{text}'; it must be one {kind}{how}.")
 
 
 def cells(config: ConfigDict, grid: h.Grid, most: int = MOST_CELLS) -> Iterator[Cell]:

@@ -1,13 +1,13 @@
 """Option parser of commands without a config."""
 
 import argparse
-import contextlib
 import re
-from collections.abc import Callable
-from inspect import getdoc
+from collections.abc import Callable, Collection
+from inspect import getdoc, signature
 from typing import Any, NoReturn
 
 from lth_jax.cli.programs import UserError
+from lth_jax.cli.words import text_of, tuple_of
 from lth_jax.legal import Legal, nearest, shown
 
 
@@ -30,16 +30,15 @@ class Options(argparse.ArgumentParser):
         """Adds `--name`, with values of the type of the default; tuples are separated by commas."""
         many = default is None or isinstance(default, tuple)
         usual = "" if default is None else f"; default {default!r}"
-        kind = several if many else type(default)
+        kind = tuple_of if many else type(default)
         words = f"{help}: {legal.words}{usual}".replace("%", "%%")
         self.add_argument(f"--{name}", type=reader(legal, kind), default=default, help=words)
 
     def settings(self, analysis: Any) -> tuple[str, ...]:
         """Adds an option for each setting of an analysis, with help from its docstring."""
-        about = dict(re.findall(r"^  (\w+): (.*(?:\n    .*)*)", getdoc(analysis) or "", re.M))
+        about = arguments_of(analysis)
         for name, legal in analysis.options.items():
-            help = " ".join(about[name].split()).rstrip(".")
-            self.option(name, legal, analysis.__wrapped__.__kwdefaults__[name], help)
+            self.option(name, legal, analysis.__wrapped__.__kwdefaults__[name], about[name])
         return tuple(analysis.options)
 
     def error(self, message: str) -> NoReturn:
@@ -53,20 +52,29 @@ class Options(argparse.ArgumentParser):
         raise UserError(" ".join(named.split()))
 
 
-def several(text: str) -> tuple[Any, ...]:
-    """Integers, numbers or names separated by commas.
+def arguments_of(function: Any) -> dict[str, str]:
+    """The meaning of each argument that the docstring of a function describes.
 
-    >>> several("3,0.1,ticket")
-    (3, 0.1, 'ticket')
+    >>> arguments_of(reader)["kind"]
+    'converts text to a value'
     """
-    return tuple(_one(part) for part in text.split(",") if part)
+    found = re.findall(r"^  (\w+): (.*(?:\n    .*)*)", getdoc(function) or "", re.M)
+    return {name: " ".join(text.split()).rstrip(".") for name, text in found}
 
 
-def _one(text: str) -> Any:
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return kind(text)
-    return text
+def options_of(function: Any, without: Collection[str] = ()) -> dict[str, str]:
+    """The meaning and the default of each named argument of a function, except for some.
+
+    >>> from lth_jax.analysis import latency
+    >>> options_of(latency, without=["run", "batch"])
+    {'repeats': 'number of alternated rounds; default 50'}
+    """
+    about, found = arguments_of(function), {}
+    for name, one in signature(function).parameters.items():
+        if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD) and name not in without:
+            usual = "" if one.default in (None, one.empty) else f"default {text_of(one.default)}"
+            found[name] = "; ".join(filter(None, [about.get(name), usual]))
+    return found
 
 
 def reader(legal: Legal, kind: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import itertools
+import shlex
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -51,3 +52,25 @@ def value_of(text: str) -> Any:
     with contextlib.suppress(ValueError, SyntaxError):
         return ast.literal_eval(text)
     return {"true": True, "false": False}.get(text, text)
+
+
+def tuple_of(text: str) -> tuple[Any, ...]:
+    """A tuple: values separated by commas, or Python's syntax.
+
+    >>> tuple_of("3,0.1,ticket"), tuple_of("64"), tuple_of("(3, 4)"), tuple_of("")
+    ((3, 0.1, 'ticket'), (64,), (3, 4), ())
+    """
+    value = value_of(text)
+    if isinstance(value, tuple | list):
+        return tuple(value)
+    return tuple(value_of(part.strip()) for part in text.strip("()[]").split(",") if part.strip())
+
+
+def text_of(value: Any) -> str:
+    """The text of a value in a command line of a shell; `value_of` or `tuple_of` reads it.
+
+    >>> text_of(("reinit", "shuffle")), text_of(((64, 64), (128,))), text_of(0.1)
+    ('reinit,shuffle', "'((64, 64), (128,))'", '0.1')
+    """
+    plain = isinstance(value, tuple) and not any(isinstance(one, tuple) for one in value)
+    return shlex.quote(",".join(map(str, value)) if plain else str(value))

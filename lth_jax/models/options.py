@@ -34,7 +34,8 @@ def _legal(option: str, default: Any) -> Legal:
     if type(default) in (tuple, list):
         fewest = 0 if option in MAY_BE_EMPTY else 1
         return Legal(
-            f"a tuple of {'' if fewest == 0 else 'one or more '}integers of at least {least}",
+            f"a tuple of {'' if fewest == 0 else 'one or more '}integers of at least {least} (on a "
+            "command line 64,10)",
             lambda value: _are_sizes(least, value) and len(value) >= fewest,
         )
     if default is None:

@@ -26,6 +26,7 @@ from experiments import (
 )
 from experiments.fields import FIELDS, OPEN
 from lth_jax.cli import programs
+from lth_jax.cli.words import tuple_of
 from tests.experiments import tiny
 
 CONFIG = "tests/experiments/tiny.py"
@@ -57,7 +58,9 @@ def is_bad(field, text):
             return not field.legal.holds(type(default)(text))
         except ValueError:
             return True
-    return True  # a tuple, or fields of their own
+    if isinstance(default, tuple):
+        return not field.legal.holds(tuple_of(text))
+    return True  # fields of their own
 
 
 def build_value(config, field):

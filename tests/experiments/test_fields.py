@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from experiments import estimate, run, stability, sweep
+from experiments import commands, estimate, run, stability, sweep
 from experiments.checks import check
 from experiments.configs import base
 from experiments.fields import FIELDS, check_value, check_values, leaves
@@ -68,6 +68,43 @@ def test_help_lists_every_field(command, monkeypatch, capsys):
         assert f"--config.{field.path}" in printed and field.help in printed
         assert f"Values: {field.legal.words}." in printed
     assert "`model.options` of 'residual_mlp'" in printed and "width: an integer" in printed
+
+
+def test_help_lists_the_options_of_the_parts_that_are_chosen(capsys):
+    given = ["prune.method=rigl", "data.name=copy", "prune.criterion=snip", "controls=reinit,signs"]
+    given += ["model.name=tests.experiments.own:Net"]
+    argv = ["command", *(f"--config.experiment.{one}" for one in given), "--help"]
+    with pytest.raises(SystemExit):
+        commands.config_of(argv, "tests/experiments/tiny.py", "")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "--config.experiment.controls=reinit,signs " in printed
+    assert "`data.options` of 'copy', --config.experiment.data.options.NAME=VALUE: sym" in printed
+    assert "fraction: fraction of the kept weights that the first event drops" in printed
+    assert "events: when to revise the mask: `Events`, or its numbers every,begin,end;" in printed
+    assert "prunable:" not in printed and "`prune.criterion` 'snip' needs `prune.exam" in printed
+    assert "`model.options` of 'tests.experiments.own:Net'" in printed
+    assert "width: default 6" in printed and "{}" not in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        (
+            "controls",
+            ("reinit", "shufle"),
+            "did you mean 'shuffle'.* Several are written as reinit,",
+        ),
+        ("controls", 5, "a tuple of names, each once .on a command line reinit,shuffle"),
+        ("control_levels", ("1;3",), "on a command line 1,3"),
+        ("model.options", {"features": "wide"}, "on a command line 64,10"),
+    ],
+)
+def test_the_error_for_a_tuple_shows_legal_text(name, value, words):
+    config = base.ladder().experiment
+    with config.unlocked(), config.ignore_type():
+        config.update_from_flattened_dict({name: value})
+    with pytest.raises(UserError, match=words):
+        check(config)
 
 
 def test_members_are_counted():

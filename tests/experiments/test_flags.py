@@ -1,13 +1,15 @@
 """The command line: overrides that reach the config, and mistakes that are named."""
 
 import re
+import shlex
 import sys
 
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import flags
+from experiments import build, flags, sweep
 from experiments.configs import base
+from lth_jax.cli import words
 from lth_jax.cli.programs import UserError
 from lth_jax.store import open_run
 
@@ -38,6 +40,69 @@ def test_options_are_those_of_the_part_that_is_named():
     assert config.experiment.prune.method_options.to_dict() == {"fraction": 0.5}
     same = parse("--config.experiment.model.name=mlp", "--config.experiment.model.options.width=2")
     assert same.experiment.model.options.to_dict() == {"features": (16, 10), "width": 2}
+
+
+@pytest.mark.parametrize("text", ["reinit,shuffle", "('reinit', 'shuffle')", "reinit, shuffle,"])
+def test_a_tuple_is_written_with_commas_or_in_pythons_syntax(text):
+    assert parse(f"--config.experiment.controls={text}").experiment.controls == (
+        "reinit",
+        "shuffle",
+    )
+    config = parse("--config.experiment.model.options.features=64,10", "--config.experiment.seed=1")
+    assert config.experiment.model.options.features == (64, 10)
+    assert parse("--config.experiment.control_levels=2").experiment.control_levels == (2,)
+    assert parse("--config.experiment.controls=").experiment.controls == ()
+    nested = "--config.experiment.model.options.features=((64, 64), (128,))"
+    assert parse(nested).experiment.model.options.features == ((64, 64), (128,))
+
+
+@pytest.mark.parametrize("value", [(3, 4), ("reinit",), (), ((1, 2), (3,)), ("a*", "b")])
+def test_the_text_of_a_tuple_is_read_back(value):
+    assert words.tuple_of(*shlex.split(words.text_of(value))) == value
+
+
+@pytest.mark.parametrize("method", ["rigl", "sparse_evolution", "gradual", "straight_through"])
+def test_events_of_a_method_are_three_numbers(method):
+    given = [f"--config.experiment.prune.method={method}", "--config.experiment.controls=reinit"]
+    events = "--config.experiment.prune.method_options.events="
+    config = parse(*given, f"{events}5,5,20")
+    assert config.experiment.prune.method_options.events == (5, 5, 20)
+    make = build._method(config.experiment.prune)
+    assert make(prunable={"w": True}, layouts={}, scope=None, steps=30).name == method
+    for text, message in (
+        ("5,5", r"`prune.method_options.events` is \(5, 5\); it must be .* every,begin,end: 100,1"),
+        ("often", r"`prune.method_options.events` is 'often'; it must be"),
+        ("0,5,20", r"`every` must be at least 1, but is 0"),
+    ):
+        make = build._method(parse(*given, f"{events}{text}").experiment.prune)
+        with pytest.raises(UserError, match=message):
+            make(prunable={"w": True}, layouts={}, scope=None, steps=30)
+    unknown = parse(*given, "--config.experiment.prune.method_options.event=1").experiment.prune
+    with pytest.raises(UserError, match=r"`prune.method_options` is 'event'; did you mean 'events"):
+        build._method(unknown)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"lacks `get_config\(\)`; `experiments.configs.base.ladder\(\)` makes a complete"),
+        ("def get_config(): return ConfigDict()", r"lacks `experiment`, `machine`; `experiments"),
+        (
+            "def get_config(): return ConfigDict({'experiment': {'seed': 0}, 'machine': {}})",
+            r"lacks `experiment.control_levels`, `experiment.controls`, .* and \d+ more; `exper",
+        ),
+        ("def get_config(): return 3", "lacks `experiment`, `machine`; `experiments"),
+        ("def get_config(): return absent", r"fails: NameError: .*'absent'.* \(.*own.py, line 2\)"),
+        ("import nowhere_at_all", "fails: ModuleNotFoundError: .*nowhere_at_all'"),
+        ("def get_config(:", "fails: SyntaxError: .*own.py, line 2"),
+    ],
+)
+def test_a_config_file_that_is_incomplete_or_fails_is_one_sentence(tmp_path, text, message):
+    path = tmp_path / "own.py"
+    path.write_text(f"from ml_collections import ConfigDict\n{text}\n")
+    with pytest.raises(UserError, match=f"`--config` is '.*own.py', .*{message}") as caught:
+        parse(f"--config={path}")
+    assert "\n" not in str(caught.value)
 
 
 def test_the_command_line_of_the_process_is_not_read(monkeypatch):
@@ -115,6 +180,8 @@ def recorded_fields(config):
         ("dataset", ["data.name"]),
         ("arch", ["model.name"]),
         ("train.learning_rate", ["optimizer.learning_rate"]),
+        ("lrr", ["optimizer.learning_rate"]),
+        ("lerning_rate", ["optimizer.learning_rate"]),
     ],
 )
 def test_common_names_of_other_projects_lead_to_fields(name, fields):
@@ -122,6 +189,12 @@ def test_common_names_of_other_projects_lead_to_fields(name, fields):
     with pytest.raises(UserError, match=re.escape(hint)):
         parse(f"--config.{name}=1")
     assert len(flags.ALIASES) <= 10
+
+
+@pytest.mark.parametrize("name", ["lrr", "optimizer.lerning_rate"])
+def test_a_swept_field_of_similar_spelling_is_suggested(name):
+    with pytest.raises(UserError, match=r"did you mean 'experiment\.optimizer\.learning_rate'"):
+        sweep.parse_grid([f"--sweep.{name}=1"], parse())
 
 
 def test_every_alias_leads_to_a_field():

@@ -1,7 +1,7 @@
 """Shared parts of methods: events, intermediate counts, and the state of learned masks."""
 
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -85,21 +85,23 @@ def zeros_like(params: Params) -> Params:
 
 
 def events_in(
-    steps: int, events: Events | None, *, every: int = 100, until: float = 0.75
+    steps: int, events: Events | Sequence[int] | None, *, every: int = 100, until: float = 0.75
 ) -> Events:
     """The events of a training run: those given, or default ones.
 
     Args:
       steps: updates of the training.
-      events: None for the defaults; the end is limited to `steps`.
+      events: `Events`, or its numbers `every`, `begin` and `end`; None for the defaults. The end is
+        limited to `steps`.
       every: the default spacing and first event; at most a twentieth of the training.
       until: the fraction of the training after which the default has no event.
 
     Raises:
-      ValueError: `steps` is no whole number of at least 1, or no event lies in the training.
+      ValueError: `steps` is no whole number of at least 1, `events` are not three integers, or none
+        lies in the training.
 
-    >>> events_in(1000, None)
-    Events(every=50, begin=50, end=750)
+    >>> events_in(1000, None), events_in(1000, (100, 0, 2000))
+    (Events(every=50, begin=50, end=750), Events(every=100, begin=0, end=1000))
     """
     if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 1:
         raise ValueError(f"`steps` must be a whole number of at least 1, but is {steps!r}.")
@@ -108,10 +110,30 @@ def events_in(
         every = max(1, min(every, steps // 20))
         begin = min(every, steps - 1)
         events = Events(every, begin, max(begin + 1, int(until * steps)))
-    events.check()
+    events = as_events(events)
     if not 0 <= events.begin < min(events.end, steps):
         raise ValueError(f"`events` is {events}, but none lies in the {steps} steps of training.")
     return events._replace(end=min(events.end, steps))
+
+
+def as_events(events: Sequence[int]) -> Events:
+    """`Events`, or its numbers `every`, `begin` and `end`, checked.
+
+    Raises:
+      ValueError: they are not three integers, or give no event.
+
+    >>> as_events((100, 0, 750))
+    Events(every=100, begin=0, end=750)
+    """
+    numbered = isinstance(events, tuple | list) and len(events) == len(Events._fields)
+    if not (numbered and all(isinstance(one, numbers.Integral) for one in events)):
+        raise ValueError(
+            f"`events` is {events!r}; it must be `Events`, or its three integers every,begin,end: "
+            "100,100,750 are the updates 100, 200, … before 750."
+        )
+    found = Events(*map(int, events))
+    found.check()
+    return found
 
 
 def cubic_count(

@@ -1,5 +1,6 @@
 """Dynamic sparse training: drops and grows weights at a fixed count."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from lth_jax.layouts import Layouts
@@ -19,7 +20,7 @@ def sparse_evolution(
     scope: Scope | None = None,
     steps: int,
     fraction: float = 0.3,
-    events: Events | None = None,
+    events: Events | Sequence[int] | None = None,
 ) -> Method:
     """SET (Mocanu et al., 2018): each event drops the smallest weights and grows random ones.
 
@@ -31,8 +32,9 @@ def sparse_evolution(
       scope: unused: the initial mask determines the count of each layer.
       steps: updates of the training.
       fraction: fraction of the kept weights that each event drops.
-      events: by default every 100 updates (every twentieth of a shorter training), up to the end.
-        The authors revise the mask after each epoch.
+      events: when to revise the mask: `Events`, or its numbers every,begin,end; by default every
+        100 updates (every twentieth of a shorter training), up to the end. The authors revise the
+        mask after each epoch.
 
     >>> method = sparse_evolution(prunable={"w": True}, steps=1000)
     >>> method.name, method.starts_dense
@@ -63,7 +65,7 @@ def rigl(
     scope: Scope | None = None,
     steps: int,
     fraction: float = 0.3,
-    events: Events | None = None,
+    events: Events | Sequence[int] | None = None,
 ) -> Method:
     """RigL (Evci et al., 2020): drops the smallest weights, grows where the gradient is largest.
 
@@ -75,8 +77,9 @@ def rigl(
       scope: unused: the initial mask determines the count of each layer, usually by ERK.
       steps: updates of the training.
       fraction: fraction of the kept weights that the first event drops; it falls to 0 as a cosine.
-      events: by default every 100 updates (every twentieth of a shorter training) in the first
-        three quarters of the training, as the authors do.
+      events: when to revise the mask: `Events`, or its numbers every,begin,end; by default every
+        100 updates (every twentieth of a shorter training) in the first three quarters of the
+        training, as the authors do.
 
     >>> method = rigl(prunable={"w": True}, steps=1000)
     >>> method.name, method.starts_dense

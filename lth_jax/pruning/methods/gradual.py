@@ -1,5 +1,6 @@
 """Gradual pruning during training."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from lth_jax.layouts import Layouts
@@ -21,7 +22,7 @@ def gradual(
     scope: Scope | None = None,
     steps: int,
     criterion: Criterion | None = None,
-    events: Events | None = None,
+    events: Events | Sequence[int] | None = None,
 ) -> Method:
     """Gradual pruning (Zhu & Gupta, 2017, "To prune, or not to prune").
 
@@ -34,8 +35,9 @@ def gradual(
       scope: which weights compete; `globally()` by default.
       steps: updates of the training.
       criterion: one that needs neither data nor a key; `magnitude()` by default.
-      events: when to prune; by default every 100 updates (every twentieth of a shorter training) in
-        the first three quarters of the training. The authors prune every 100 to 1000 updates.
+      events: when to prune: `Events`, or its numbers every,begin,end; by default every 100 updates
+        (every twentieth of a shorter training) in the first three quarters of the training. The
+        authors prune every 100 to 1000 updates.
 
     >>> method = gradual(prunable={"w": True}, steps=1000, events=Events(every=50, end=600))
     >>> method.name, method.starts_dense

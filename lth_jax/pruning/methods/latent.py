@@ -1,5 +1,6 @@
 """Straight-through methods: all weights are trained, and the network uses the best of them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from lth_jax.layouts import Layouts
 from lth_jax.pruning import transforms
 from lth_jax.pruning.criteria import Criterion, magnitude
 from lth_jax.pruning.granularity import n_m
-from lth_jax.pruning.methods._parts import on_latent, require_params
+from lth_jax.pruning.methods._parts import as_events, on_latent, require_params
 from lth_jax.pruning.methods.method import METHODS, Inputs, Method
 from lth_jax.pruning.prune import Pruner, prune
 from lth_jax.pruning.scopes import Scope, globally
@@ -25,7 +26,7 @@ def straight_through(
     scope: Scope | None = None,
     steps: int | None = None,
     criterion: Criterion | None = None,
-    events: Events | None = None,
+    events: Events | Sequence[int] | None = None,
 ) -> Method:
     """Dynamic pruning with feedback (Lin et al., 2020): the network uses the best latent weights.
 
@@ -38,16 +39,15 @@ def straight_through(
       scope: which weights compete; `globally()` by default.
       steps: unused.
       criterion: one that needs neither data nor a key; `magnitude()` by default.
-      events: after which updates, counted from 1, the mask is revised; by default after every
-        16th, as the authors do.
+      events: after which updates, counted from 1, the mask is revised: `Events`, or its numbers
+        every,begin,end; by default after every 16th, as the authors do.
 
     >>> method = straight_through(prunable={"w": True})
     >>> method.name, method.starts_dense
     ('straight_through', True)
     """
     del steps
-    when = events or Events(16)
-    when.check()
+    when = as_events(events or Events(16))
     pruner = prune(criterion or magnitude(), scope or globally())
 
     def build(inner: Any, inputs: Inputs) -> Any:
@@ -65,7 +65,7 @@ def iterative_n_m(
     n: int = 2,
     m: int = 4,
     decay: float = 2e-4,
-    events: Events | None = None,
+    events: Events | Sequence[int] | None = None,
 ) -> Method:
     """N:M masks renewed in training, with the sparse-refined gradient (SR-STE, Zhou et al., 2021).
 
@@ -81,16 +81,15 @@ def iterative_n_m(
       n: number kept of each group.
       m: the size of a group; it divides the inputs of each prunable leaf.
       decay: decay of pruned weights; the authors use 2e-4.
-      events: after which updates, counted from 1, the mask is revised; by default after each, as
-        the authors do.
+      events: after which updates, counted from 1, the mask is revised: `Events`, or its numbers
+        every,begin,end; by default after each, as the authors do.
 
     >>> method = iterative_n_m(prunable={"kernel": True}, n=1, m=4)
     >>> method.name, method.starts_dense
     ('iterative_n_m', True)
     """
     del steps
-    when = events or Events()
-    when.check()
+    when = as_events(events or Events())
     pruner = prune(magnitude(), scope or globally(), n_m(n, m))
 
     def build(inner: Any, inputs: Inputs) -> Transform:

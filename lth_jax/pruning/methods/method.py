@@ -77,6 +77,10 @@ COMMON = ("prunable", "layouts", "scope", "steps")
 """The keywords that every builder takes, used or not."""
 
 
+OBJECTS = ("criterion", "score_optimizer")
+"""Options of builders that are objects: neither configs nor command lines can hold them."""
+
+
 def _check_builder(name: str, builder: Builder) -> None:
     found = inspect.signature(builder).parameters
     missing = [keyword for keyword in COMMON if keyword not in found]

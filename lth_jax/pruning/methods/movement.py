@@ -1,5 +1,6 @@
 """Movement pruning: mask scores trained together with the weights."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -35,7 +36,7 @@ def movement(
     scope: Scope | None = None,
     steps: int,
     score_optimizer: optax.GradientTransformation | None = None,
-    events: Events | None = None,
+    events: Events | Sequence[int] | None = None,
 ) -> Method:
     """Movement pruning (Sanh et al., 2020), with an exact count ("hard" movement pruning).
 
@@ -52,8 +53,9 @@ def movement(
       steps: updates of the training.
       score_optimizer: optimizer of the scores; `optax.adam(1e-2)` by default, as the authors use,
         without their warm-up and decay of the learning rate.
-      events: when the count decreases and the mask is revised; by default at each update, until the
-        final count is reached at three quarters of the training.
+      events: when the count decreases and the mask is revised: `Events`, or its numbers
+        every,begin,end; by default at each update, until the final count is reached at three
+        quarters of the training.
 
     >>> method = movement(prunable={"w": True}, steps=1000)
     >>> method.name, method.starts_dense
