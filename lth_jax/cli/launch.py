@@ -6,7 +6,7 @@ from typing import Any
 
 from lth_jax.cli.options import Options, reader
 from lth_jax.cli.programs import UserError
-from lth_jax.distributed.launch import CLUSTERS, FAILED, LOCAL, jobs_of, submit
+from lth_jax.distributed.launch import CLUSTERS, FAILED, LOCAL, jobs_of, stop, submit
 from lth_jax.extras import MissingExtraError
 from lth_jax.legal import one_of, text, whole
 from lth_jax.text import counted
@@ -70,8 +70,13 @@ def _launch(given: Any, command: Sequence[str], folder: str, name: str) -> bool:
     print(f"{counted(given.workers, 'job')}: {', '.join(job.job_id for job in submitted)}")
     print(f"logs: {submitted[0].paths.folder}", flush=True)
     if given.launch == LOCAL:
-        for job in submitted:
-            job.wait()
+        try:
+            for job in submitted:
+                job.wait()
+        except (SystemExit, KeyboardInterrupt):  # a signal
+            print(f"stopping {counted(given.workers, 'job')}", file=sys.stderr, flush=True)
+            stop(submitted)
+            raise
         known = {job.job_id for job in submitted}
         failed = [one for one in jobs_of(folder) if one.id in known and one.state == FAILED]
         if failed:

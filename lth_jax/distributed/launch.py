@@ -5,6 +5,7 @@ import dataclasses
 import os
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ class Job(NamedTuple):
 
     Attributes:
       id: the cluster's number of the job.
-      state: `"running"`, `"stopped"` (preempted, and in the queue again), `"finished"` or
+      state: `"running"`, `"stopped"` (in the queue again if it was preempted), `"finished"` or
         `"failed"`; of a job of Slurm without a record, the state that `sacct` prints.
       log: the file of its output; that of its errors ends in `.err`.
     """
@@ -45,27 +46,44 @@ class Command:
     Attributes:
       argv: the command; its exit code 0 is success.
       cwd: the folder where it runs.
+      forwarded: the signals of the job that stop the command, in order and for good. The command
+        then has its own process group, to which a terminal sends no signals.
     """
 
     argv: list[str]
     cwd: str
+    forwarded: tuple[signal.Signals, ...] = ()
 
     def __call__(self) -> None:
         """Runs the command.
 
         Raises:
           CalledProcessError: its exit code is not 0.
+          SystemExit: a signal stopped it.
         """
+        stopped: list[int] = []
+
+        def forward(signum: int, frame: Any) -> None:
+            if not stopped:  # a second signal would end the command at once
+                self._child.terminate()
+            stopped.append(signum)
 
         # Slurm sends the signal of a preemption to all processes of a job. The command ignores it,
         # since `checkpoint` stops the command.
         def ignore() -> None:
             signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
-        self._child = subprocess.Popen(self.argv, cwd=self.cwd, preexec_fn=ignore)
+        group = 0 if self.forwarded else None
+        self._child = subprocess.Popen(
+            self.argv, cwd=self.cwd, preexec_fn=ignore, process_group=group
+        )
+        for number in self.forwarded:
+            signal.signal(number, forward)
         _record(RUNNING)
         code = self._child.wait()
-        _record(FAILED if code else FINISHED)
+        _record(STOPPED if stopped else FAILED if code else FINISHED)
+        if stopped:
+            sys.exit(code)
         if code:
             raise subprocess.CalledProcessError(code, self.argv)
 
@@ -82,7 +100,7 @@ class Command:
                 time.sleep(0.1)
         self._child.kill()
         _record(STOPPED)
-        return DelayedSubmission(Command(self.argv, self.cwd))
+        return DelayedSubmission(Command(self.argv, self.cwd, self.forwarded))
 
 
 def submit(
@@ -135,12 +153,36 @@ def submit(
         slurm_signal_delay_s=_NOTICE,
         **({"slurm_partition": partition} if partition else {}),
     )
-    command = Command([*argv], os.getcwd())
-    with executor.batch():
+    # Of the signals of a terminal, local jobs get SIGINT from `stop` alone, and SIGHUP directly.
+    forwarded = (signal.SIGTERM, signal.SIGHUP) if cluster == LOCAL else ()
+    command = Command([*argv], os.getcwd(), forwarded)
+    with _without_sigint() if cluster == LOCAL else contextlib.nullcontext(), executor.batch():
         submitted = [executor.submit(command) for _ in range(workers)]
     jobs = {"cluster": cluster, "ids": [job.job_id for job in submitted]}
     files.write_json(place / "jobs.json", jobs)
     return submitted
+
+
+@contextlib.contextmanager
+def _without_sigint() -> Iterator[None]:
+    """Context in which processes start that ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def stop(submitted: Sequence[Any]) -> None:
+    """Stops local jobs in order, and waits for them.
+
+    Args:
+      submitted: the result of `submit`.
+    """
+    while left := [job for job in submitted if not job.done()]:
+        for job in left:
+            os.kill(int(job.job_id), signal.SIGTERM)
+        time.sleep(0.5)
 
 
 def jobs_of(folder: str | Path) -> list[Job]:
@@ -162,7 +204,7 @@ def _state(place: Path, cluster: str, id: str) -> str:
     if state in (FINISHED, FAILED):
         return state
     if cluster == LOCAL:  # the number of a local job is that of its process
-        return state if Path(f"/proc/{id}").exists() else FAILED
+        return state if state == STOPPED or Path(f"/proc/{id}").exists() else FAILED
     with needed_by("The state of a job", _EXTRA):
         import submitit
     return str(submitit.SlurmJob(place, id).state).lower()

@@ -2,13 +2,14 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from lth_jax.distributed.launch import FAILED, FINISHED, jobs_of, submit
+from lth_jax.distributed.launch import FAILED, FINISHED, STOPPED, jobs_of, submit
 
 TWICE = """
 import pathlib, signal, sys, time
@@ -56,6 +57,45 @@ def test_a_preempted_job_stops_its_command_in_order_and_runs_it_again(tmp_path):
     job.wait()
     assert starts.read_text().split() == ["start", "stop", "start"]
     assert states(tmp_path) == [FINISHED]
+
+
+LAUNCHER = """
+import sys
+from lth_jax.cli.launch import launched
+from lth_jax.cli.programs import run_main
+run_main(lambda: launched(sys.argv, "waits")[1](sys.argv[1:2], sys.argv[1], "waits"))
+"""
+WAITS = """
+import os, pathlib, signal, sys, time
+mine = pathlib.Path(sys.argv[1]) / f"signals-{os.getpid()}"
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda number, _: mine.write_text(mine.read_text() + f"{number} "))
+mine.write_text("")
+while not mine.read_text():
+    time.sleep(0.05)
+time.sleep(1)  # saves its work
+sys.exit(128 + signal.SIGTERM)
+"""
+
+
+@pytest.mark.parametrize("kill", [os.kill, os.killpg])
+def test_sigint_stops_the_launcher_and_its_jobs_in_order(tmp_path, kill):
+    (tmp_path / "waits.py").write_text(WAITS)
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, str(tmp_path), "--launch=local", "--workers=2"],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.getcwd()}"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    until(lambda: len(list(tmp_path.glob("signals-*"))) == 2)
+    kill(launcher.pid, signal.SIGINT)
+    _, errors = launcher.communicate(timeout=60)
+    assert errors == "stopping 2 jobs\nStopped by SIGINT; the same command continues.\n"
+    assert launcher.returncode == 130 and states(tmp_path) == [STOPPED, STOPPED]
+    assert [path.read_text() for path in tmp_path.glob("signals-*")] == [f"{signal.SIGTERM} "] * 2
+    assert not any(Path(f"/proc/{job.id}").exists() for job in jobs_of(tmp_path))
+    assert not any("Traceback" in path.read_text() for path in tmp_path.glob("jobs/*/*.err"))
 
 
 def test_a_cluster_must_be_there():
