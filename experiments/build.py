@@ -18,6 +18,7 @@ from lth_jax.analysis import teachers
 from lth_jax.cli import parts
 from lth_jax.cli.programs import UserError
 from lth_jax.lottery import (
+    SAME_MASK,
     STRUCTURED_CONTROLS,
     Experiment,
     Ladder,
@@ -29,6 +30,7 @@ from lth_jax.lottery import (
 )
 from lth_jax.lottery.controls import Control
 from lth_jax.lottery.rewind import Rewind
+from lth_jax.lottery.spec import controls_at
 from lth_jax.lottery.specs import LevelError, Spec, make_ladder
 from lth_jax.population import free_bytes
 from lth_jax.pruning import masks, schedules, scopes
@@ -38,6 +40,7 @@ from lth_jax.pruning.methods.method import COMMON
 from lth_jax.reconstruct import Reconstruction
 from lth_jax.reconstruct.methods import METHODS as LAYER_METHODS
 from lth_jax.store import find_run
+from lth_jax.text import listing
 from lth_jax.types import Prunable
 
 
@@ -133,12 +136,26 @@ def ladder(experiment: ConfigDict, task: Task) -> Ladder:
     )
     controls = _controls(experiment.controls, units.make_controls(found, module))
     try:
-        return make_ladder(task, spec, controls, experiment.control_levels or None)
+        made = make_ladder(task, spec, controls, experiment.control_levels or None)
     except LevelError as error:
         reason = by_fields(error.reason).replace("`density`", "density")
         raise UserError(
             f"`prune.levels` includes level {error.level}, which is impossible: {reason}"
         ) from error
+    _check_controls(experiment, made)
+    return made
+
+
+def _check_controls(experiment: ConfigDict, made: Ladder) -> None:
+    """Raises `UserError` for controls of another mask where level 1 starts with all weights."""
+    first, method = made.methods.get(1), experiment.prune.method
+    masks_only = [c for c in experiment.controls if not parts.is_own(c) and c not in SAME_MASK]
+    if first and first.starts_dense and masks_only and controls_at(made, 1):
+        raise UserError(
+            f"`controls` includes {listing(masks_only)}, but at level 1 `prune.method={method}` "
+            "starts with all weights: such a control of another mask equals the ticket. Leave it "
+            f"out, or set `prune.retrain` and `control_levels={experiment.prune.levels + 1}`."
+        )
 
 
 def densities(experiment: ConfigDict, params: Any) -> list[Any]:

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import NamedTuple
 
-from lth_jax.report.levels import RunRecord
+from lth_jax.report.levels import Level, RunRecord
 from lth_jax.report.tables import Row, summary_rows
 from lth_jax.text import TextTable, counted, listing
 from lth_jax.types import DENSE, TICKET
@@ -64,12 +64,12 @@ def headline_metric(run: RunRecord) -> str | None:
 def level_table(run: RunRecord) -> TextTable:
     """The table printed at the end of a run: per level, every arm's headline metric ± interval.
 
-    Its note names the networks that have no result.
+    Its note names the networks that have no result, and the controls that equal the tickets.
     """
     metric = headline_metric(run)
     header, *rows = level_cells(run)
     title = quantity(metric).title if metric else "No level is finished yet"
-    return TextTable(header, rows, title, " ".join(left_out(run)), keys=2)
+    return TextTable(header, rows, title, " ".join([*left_out(run), *alike(run)]), keys=2)
 
 
 def level_cells(run: RunRecord) -> list[list[str]]:
@@ -105,6 +105,35 @@ def left_out(run: RunRecord) -> list[str]:
             number = "no network" if whole else f"{len(lost)} of {len(level.members)} networks not"
             sentences.append(f"Level {level.level}: {number} trained. {reasons}")
     return sentences + _diverged_sentence(_diverged(run))
+
+
+def alike(run: RunRecord) -> list[str]:
+    """Sentences on controls with exactly the results of the tickets.
+
+    Such are controls that change a mask, of a method that starts with all weights.
+    """
+    found: dict[tuple[str, ...], list[str]] = {}
+    for level in run.levels:
+        results = {arm: _results(level, arm) for arm in level.arms}
+        ticket = results.pop(TICKET, None)
+        same = tuple(arm for arm, one in results.items() if arm != DENSE and one == ticket)
+        if same:
+            found.setdefault(same, []).append(str(level.level))
+    return [
+        f"At level {listing(levels)}, {listing(arms)} {'has' if len(arms) == 1 else 'have'} "
+        "exactly the results of the ticket; a difference of 0 there is no evidence."
+        for arms, levels in found.items()
+    ]
+
+
+def _results(level: Level, arm: str) -> dict[int, bytes]:
+    """The bytes of all results and training curves of an arm, by replicate."""
+    numbers = [*level.results.values(), *level.curves.values()]
+    return {
+        member.replicate: b"".join(values[..., i].tobytes() for values in numbers)
+        for i, member in enumerate(level.members)
+        if member.arm == arm
+    }
 
 
 def _diverged_sentence(places: dict[tuple[str, int], list[int]]) -> list[str]:

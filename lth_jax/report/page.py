@@ -104,7 +104,7 @@ def page(run: RunRecord, sections: list[Section], files: list[str]) -> bytes:
         **_facts(run),
         **_story(run),
         verdict=display.verdict(differences, tables.dense_mean(run, metric) if metric else None),
-        left_out=display.left_out(run),
+        left_out=[*display.left_out(run), *display.alike(run)],
         sections=sections,
         metric=display.quantity(metric).title if metric else "Results",
         level_cells=(cells := display.level_cells(run)),

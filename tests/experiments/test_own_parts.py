@@ -139,6 +139,10 @@ def test_a_function_that_is_changed_under_its_name_is_another_run(tmp_path, monk
             {"train.metrics": (f"{HERE}careless",)},
             r"`train.metrics` is .*careless', which fails: KeyError: 'scale'",
         ),
+        (
+            {"prune.method": "gradual", "controls": ("reinit", "shuffle", "random")},
+            "`controls` includes shuffle and random, but at level 1 `prune.method=gradual` starts",
+        ),
         ({"prune.final": 0.05}, "`prune.final` is 0.05, which `prune.schedule=geometric` does not"),
     ],
 )

@@ -1,5 +1,6 @@
 import html
 
+import numpy as np
 import pytest
 
 from lth_jax import schema
@@ -96,6 +97,19 @@ def test_one_replicate_has_a_mean_and_no_interval(read):
     )
     differences = display.difference_cells(tables.difference_rows(run, "test_accuracy_final"))
     assert all(float(cell.replace("−", "-")) for cell in differences[1][2:])
+
+
+def test_controls_that_equal_the_ticket_are_named(run, read):
+    assert display.alike(run) == []
+    nodes = synthetic.ladder(levels=2, replicates=3)
+    rows = np.arange(12) % 3  # the results of the tickets for the other arms too
+    for values in (*nodes[1].results.values(), *nodes[1].curves.values()):
+        values[..., 3:] = values[..., rows[3:]]
+    nodes[1].results["test_loss_final"][4] += 1  # one network of reinit differs
+    run = read(nodes)
+    said = "At level 1, shuffle and random have exactly the results of the ticket; a difference of"
+    assert display.alike(run) == [f"{said} 0 there is no evidence."]
+    assert said in str(display.level_table(run)) and said in page.page(run, [], []).decode()
 
 
 def test_a_level_without_scores_is_named(read):
