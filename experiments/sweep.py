@@ -19,6 +19,7 @@ and logs.
 import copy
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ MODULE = "experiments.sweep"
 MOST_CELLS = 10_000
 PREFIX = "--sweep."
 LIMIT = "--max_cells"
+MEASURING = "measuring plans: compiles each and times a few steps; no network is kept"
 SHOWN = 20  # cells of a group listed by a dry run
 
 Cell = tuple[h.Setting, ConfigDict]
@@ -233,8 +235,9 @@ def dry_run(config: ConfigDict, planned_cells: Sequence[Cell]) -> None:
     index.refresh()
     options = machines.plan_options(machine)
     for i, group in enumerate(found, start=1):
+        note = partial(print, f"group {i}/{len(found)}: {MEASURING}", flush=True)
         with user_errors():
-            plan = sweeps.planned(group, options, always=True)
+            plan = sweeps.planned(group, options, always=True, on_start=note)
         ahead = sweeps.outlook(group, options, plan, index)
         print(f"group {i}/{len(found)}: {ahead}", flush=True)
         print(f"  {sweeps.together([group]).described(machine.workdir)}", flush=True)

@@ -1,7 +1,7 @@
 """Plans of populations: configured or measured, and what they will cost."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,7 +68,12 @@ class PlanOptions(NamedTuple):
 
 
 def planned(
-    group: Group, options: PlanOptions, programs: Programs | None = None, *, always: bool = False
+    group: Group,
+    options: PlanOptions,
+    programs: Programs | None = None,
+    *,
+    always: bool = False,
+    on_start: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """The plan of a group and its evidence, as a record: configured, or measured.
 
@@ -77,6 +82,7 @@ def planned(
       options: the configured options.
       programs: the programs that will train.
       always: whether to measure a configured plan too.
+      on_start: called before a measurement, not where the choice is cached.
 
     Raises:
       PlanError: no plan fits the devices or the memory.
@@ -87,7 +93,8 @@ def planned(
     with plan_errors():
         check_plan(plan)
         if always or not (options.chunk and options.driver):
-            plan, evidence = measure_plans(experiment, group.sizes, plans, options.cache, programs)
+            measured = (experiment, group.sizes, plans, options.cache, programs)
+            plan, evidence = measure_plans(*measured, on_start=on_start)
     return {**plan._asdict(), "evidence": evidence, "data": data_placement(experiment.task)}
 
 

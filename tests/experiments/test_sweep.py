@@ -320,6 +320,7 @@ def test_a_dry_run_prints_the_cost_and_writes_nothing(finished, workdir, capsys)
     sweep.dry_run(config, cells_of(config, learning_rate=[1e-2, 0.5], experiment__seed=[0, 1]))
     out = capsys.readouterr().out
     assert "4 cells, 2 finished; 1 group, 1 program to compile" in out
+    assert "group 1/1: measuring plans: compiles each and times a few steps; no network" in out
     assert "group 1/1: 2 cells, 12 members (12 to train), 4 at a time by scan," in out
     assert "MiB, about 0:0" in out and "  learning_rate=0.5, seed=1" in out
     assert {path for path in workdir.rglob("*") if path.is_file()} - before == set()
