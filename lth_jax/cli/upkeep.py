@@ -1,6 +1,7 @@
 """`lth verify`, `rm`, `gc` and `du`: damage and disk space."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,8 +34,8 @@ def add_commands(commands: shared.Commands) -> None:
     verify.add_argument(
         "--repair",
         action="store_true",
-        help="remove damaged files, or restore them from others; the next run of the same command "
-        "computes the rest again",
+        help="remove damaged files, or restore them from others, and print what was done; the next "
+        "run of the same command computes the rest again",
     )
     removed = shared.add_command(
         commands,
@@ -68,7 +69,7 @@ def add_commands(commands: shared.Commands) -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from lth_jax.store import Store, StoreError
+    from lth_jax.store import Store
     from lth_jax.store.listing import is_run
     from lth_jax.store.verify import verify_all, verify_run
     from lth_jax.text import counted
@@ -84,17 +85,36 @@ def _verify(arguments: argparse.Namespace) -> int:
         folders = sorted(path for path in store.root.glob("*") if is_run(path))
         found = list(verify_all(store))
     found += [problem for path in folders for problem in _verify_beside(path)]
+    repaired = 0
     for problem in found:
         print(problem.sentence)
-    for problem in found if arguments.repair else ():
-        try:
-            if problem.repair:
-                problem.repair()
-        except StoreError as error:
-            print(f"lth: not repaired: {error}", file=sys.stderr)
+        if arguments.repair:
+            done, text = _repair(problem)
+            repaired += done
+            print(f"  {'repaired' if done else 'not repaired'}: {text}")
     if not found:
         print(f"No damage in {counted(len(folders), 'run')}.")
+    elif arguments.repair:
+        print(
+            f"Repaired {repaired} of {counted(len(found), 'problem')}; the next run of the same "
+            "command computes again what is missing."
+        )
     return 1 if found else 0
+
+
+def _repair(problem: "Problem") -> tuple[bool, str]:
+    """Repairs a problem; returns whether it is repaired, and how or why not."""
+    from lth_jax.store import StoreError
+
+    if problem.repair is None:
+        return False, "only the command that wrote it can write it again."
+    logging.disable(logging.WARNING)  # the store logs the problem, which is printed above
+    try:
+        return True, f"{problem.repair()}."
+    except StoreError as error:
+        return False, str(error)
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _verify_file(path: Path) -> int:
@@ -143,13 +163,13 @@ def _verify_beside(path: Path) -> "Iterator[Problem]":
     """The problems of further files in a run's folder: frontier and tickets."""
     from lth_jax import coding
     from lth_jax.report import rates
-    from lth_jax.store import CorruptError, files
-    from lth_jax.store.verify import Problem
+    from lth_jax.store import CorruptError
+    from lth_jax.store.verify import Problem, removing
 
     try:
         rates.read(None, path)
     except CorruptError as error:
-        yield Problem(path / rates.FILE, str(error), lambda: files.discard(path / rates.FILE))
+        yield Problem(path / rates.FILE, str(error), removing(path / rates.FILE))
     for ticket in sorted(path.rglob("*.ticket")):
         try:
             _decode_ticket(ticket)

@@ -1,17 +1,16 @@
 """Progress of a run or a sweep in training, read from its folder."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lth_jax.store import files, locks, records
+from lth_jax.store import files, locks
 from lth_jax.store.errors import CorruptError, StoreError
 from lth_jax.store.listing import find_run, list_runs
-from lth_jax.store.run_files import read_status
+from lth_jax.store.run_files import METRICS, read_status
+from lth_jax.store.runs import read_record
 from lth_jax.store.sweeps import is_active, read_records, read_sweep_config
 
-METRICS = "metrics.jsonl"
 BLOCK = 1 << 16
 TRAINING, WAITING, FINISHED, RUNNING = "training", "waiting", "finished", "running"
 
@@ -111,7 +110,7 @@ def _groups(path: Path, left: set[str]) -> list[Work]:
     found = []
     for name in dict.fromkeys(owners[run] for run in owners if run in left):
         is_held = locks.is_held(path / "locks" / f"{name}.lock")
-        line = last_record(path / f"metrics-{name}.jsonl", sealed=True) or {}
+        line = last_record(path / f"metrics-{name}.jsonl") or {}
         planned = {"work": groups[name]["work"], "done": 0}
         found.append(_work(name, TRAINING if is_held else WAITING, planned | line))
     return found
@@ -132,14 +131,10 @@ def _is_finished(path: Path) -> bool:
         return False
 
 
-def last_record(path: Path, *, sealed: bool = False) -> dict[str, Any] | None:
+def last_record(path: Path) -> dict[str, Any] | None:
     r"""The last complete line of a file of JSON lines; None without one.
 
     Reads the end of the file only.
-
-    Args:
-      path: the file.
-      sealed: whether each line carries its SHA-256.
 
     Raises:
       CorruptError: the line is damaged.
@@ -160,13 +155,7 @@ def last_record(path: Path, *, sealed: bool = False) -> dict[str, Any] | None:
             if len(lines) > 1 or size >= end:
                 break
             size *= 2
-    if not lines:
-        return None
-    try:
-        found: dict[str, Any] = json.loads(lines[-1])
-    except ValueError as error:
-        raise CorruptError(f"{path} is damaged: {error}.") from error
-    return records.unsealed(found, path) if sealed else found
+    return read_record(lines[-1], path) if lines else None
 
 
 def in_progress(root: Path) -> list[Path]:

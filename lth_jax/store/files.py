@@ -171,6 +171,11 @@ def _no_json(word: str) -> Any:
     raise ValueError(f"{word} is no JSON")
 
 
+def lines(path: Path) -> list[bytes]:
+    """The complete lines of a log; none without the file. A torn last line is left out."""
+    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+
+
 def remove(path: Path) -> None:
     """Removes a folder and all in it, if it exists."""
     shutil.rmtree(path, ignore_errors=True)

@@ -1,6 +1,7 @@
-"""Typed JSON files, each with its SHA-256 and the name of its folder."""
+"""Typed JSON files and lines of logs, each with its SHA-256 and the name of its folder."""
 
 import functools
+import json
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,6 +71,54 @@ def unsealed(found: Any, path: Path, remedy: str = MADE_AGAIN) -> dict[str, Any]
     content = {name: value for name, value in found.items() if name != SEAL}
     if content_key(content) != found[SEAL]:
         raise damaged(path, "it does not match its SHA-256", remedy)
+    return content
+
+
+def owner(path: Path) -> str:
+    """The name that the seal of a line covers: the file's folder and its stem.
+
+    >>> owner(Path("runs/sweeps/demo-1b8466c9/plan-0a.json"))
+    'demo-1b8466c9/plan-0a'
+    """
+    return f"{path.absolute().parent.name}/{path.stem}"
+
+
+def append(path: Path, record: Mapping[str, Any]) -> None:
+    """Appends a line with its SHA-256 to a log, atomically even if several processes write.
+
+    Args:
+      path: the log.
+      record: the line, as for `write`; numbers that are not finite are written as null.
+    """
+    line = sealed(plain({FOLDER: owner(path), **record}, name="record", nan_as_null=True))
+    with files.explained(path), path.open("ab", buffering=0) as file:
+        file.write(f"{json.dumps(line)}\n".encode())
+
+
+def read_line(
+    line: bytes, path: Path, remedy: str = MADE_AGAIN, *, needs_seal: bool = True
+) -> dict[str, Any]:
+    """The record in a line of `append`, checked.
+
+    Args:
+      line: the line.
+      path: the log.
+      remedy: as for `read`.
+      needs_seal: whether a line with neither seal nor folder is an error. Earlier versions wrote
+        such lines into the logs of runs.
+
+    Raises:
+      CorruptError: the line is no JSON, was changed after it was written, or is of another log.
+    """
+    try:
+        found = files.parse_json(line.decode())
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, str(error), remedy) from error
+    if not needs_seal and isinstance(found, dict) and not {SEAL, FOLDER} & set(found):
+        return found
+    content = unsealed(found, path, remedy)
+    if content.pop(FOLDER, None) != owner(path):
+        raise damaged(path, "it has lines of another file", remedy)
     return content
 
 

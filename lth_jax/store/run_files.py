@@ -1,7 +1,8 @@
 """Readers of the files of a run's folder; each verifies the file's hash.
 
 The folder's name ends with a hash of configuration and identity, so that the two need no other
-seal. All other files are records: they carry their own SHA-256 and the name of the folder.
+seal. All other files are records: they carry their own SHA-256 and the name of the folder, and so
+does each line of the log.
 """
 
 from pathlib import Path
@@ -21,6 +22,9 @@ ENV = "env.json"
 """What a run was made with: versions and device (one entry per change), plan and its changes."""
 MANIFEST = "manifest.json"
 """The run's nodes, and a second copy of its plan."""
+
+METRICS = "metrics.jsonl"
+"""The log of a run's training."""
 
 STATUSES = ("running", "finished", "failed", "interrupted")
 

@@ -1,7 +1,6 @@
 """Runs: a folder per configuration with its list of nodes, plan and metrics."""
 
 import contextlib
-import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lth_jax.store import files, locks
+from lth_jax.store import files, locks, records
 from lth_jax.store.errors import CorruptError, LostProcessError, StoreError
 from lth_jax.store.hashing import content_key, plain
 from lth_jax.store.listing import is_run
@@ -20,6 +19,7 @@ from lth_jax.store.run_files import (
     ENV,
     IDENTITY,
     MANIFEST,
+    METRICS,
     STATUS,
     Env,
     Manifest,
@@ -35,6 +35,8 @@ from lth_jax.store.run_files import (
 )
 
 LOG = logging.getLogger(__name__)
+
+REMOVED = "`lth verify --all --repair` removes what is damaged"
 
 T = TypeVar("T")
 
@@ -163,16 +165,12 @@ class Run:
         Steps that are repeated after a kill or a change of plan are logged again; the last record
         of a member and a step is valid.
         """
-        if not self._team.first:
-            return
-        line = json.dumps(plain(record, name="record", nan_as_null=True))
-        path = self.path / "metrics.jsonl"
-        with files.explained(path), path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        if self._team.first:
+            records.append(self.path / METRICS, record)
 
     def metrics(self) -> list[dict[str, Any]]:
         """All logged records."""
-        return read_metrics(self.path / "metrics.jsonl")
+        return read_metrics(self.path / METRICS)
 
     def finish(self, summary: Mapping[str, Any] | None = None) -> None:
         """Marks the run as finished with its present nodes.
@@ -374,7 +372,7 @@ def _prepare(path: Path, name: str, config: Any, identity: Any, env: Any, pilot:
         write_config(path, config)
     _prepare_plan(path, content_key(config), plain(env, name="env"))
     _prepare_status(path, name, content_key(config), pilot)
-    _mend(path / "metrics.jsonl")
+    _mend(path / METRICS)
 
 
 def _prepare_plan(path: Path, config_hash: str, env: Any) -> None:
@@ -427,7 +425,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     r"""The records of a `metrics.jsonl`; a torn last line is left out, no file is an empty list.
 
     Raises:
-      CorruptError: a line before the last cannot be read.
+      CorruptError: a line was changed after it was written, or is of another run.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "metrics.jsonl"
@@ -436,13 +434,12 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     [{'step': 1}, {'step': 2}]
     """
     path = Path(path)
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
-    try:
-        return [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise CorruptError(f"{path} is damaged: {error}.") from error
+    return [read_record(line, path) for line in files.lines(path)]
+
+
+def read_record(line: bytes, path: Path) -> dict[str, Any]:
+    """A record of a `metrics.jsonl`; `CorruptError` as of `read_metrics`."""
+    return records.read_line(line, path, REMOVED, needs_seal=False)
 
 
 def _now() -> str:

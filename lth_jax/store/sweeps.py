@@ -1,7 +1,6 @@
 """Sweeps: a folder that the workers of one sweep share; cells are runs."""
 
 import contextlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,10 +8,9 @@ from typing import Any, NamedTuple, TypedDict
 
 from lth_jax.store import files, locks, records
 from lth_jax.store.errors import CorruptError, StoreError
-from lth_jax.store.hashing import content_key, plain
+from lth_jax.store.hashing import content_key
 from lth_jax.store.listing import RunInfo, find_name
 from lth_jax.store.processes import ALONE, Team
-from lth_jax.store.runs import read_metrics
 
 LOG = logging.getLogger(__name__)
 
@@ -20,15 +18,6 @@ CONFIG = "config.json"
 SWEEP = "sweep"
 """The entry of a run's environment that names the sweep which opened the run."""
 REMOVED = "`lth verify --all --repair` removes it, and the next run makes another"
-
-
-def owner(path: Path) -> str:
-    """The name that the seal of a sweep's file covers: the sweep's folder and the file's stem.
-
-    >>> owner(Path("runs/sweeps/demo-1b8466c9/plan-0a.json"))
-    'demo-1b8466c9/plan-0a'
-    """
-    return f"{path.absolute().parent.name}/{path.stem}"
 
 
 class SweepCell(TypedDict):
@@ -64,8 +53,8 @@ class Sweep:
         with contextlib.ExitStack() as held:
             if self._team.on_leader(lambda: self._is_ours(path, held)):
                 made = make()
-                self._team.on_leader(lambda: records.write(path, owner(path), made))
-        return self._team.on_leader(lambda: records.read(path, owner(path), dict, REMOVED))
+                self._team.on_leader(lambda: records.write(path, records.owner(path), made))
+        return self._team.on_leader(lambda: records.read(path, records.owner(path), dict, REMOVED))
 
     def _is_ours(self, path: Path, held: contextlib.ExitStack) -> bool:
         """Whether this process makes a record; if so, `held` has its lock."""
@@ -79,13 +68,8 @@ class Sweep:
 
         Numbers that are not finite are written as null. Each line has its own SHA-256.
         """
-        if not self._team.first:
-            return
-        path = self.path / f"{name}.jsonl"
-        whole = {records.FOLDER: owner(path), **record}
-        line = json.dumps(records.sealed(plain(whole, name="record", nan_as_null=True))) + "\n"
-        with files.explained(path), path.open("ab", buffering=0) as file:
-            file.write(line.encode())
+        if self._team.first:
+            records.append(self.path / f"{name}.jsonl", record)
 
     def records(self, name: str) -> list[dict[str, Any]]:
         """All records of `append`; `CorruptError` if one was changed."""
@@ -217,7 +201,7 @@ def read_sweep_config(path: str | Path, kind: Any = SweepConfig) -> Any:
       CorruptError: it is missing, or is not what the folder is named after.
     """
     path = Path(path).absolute()
-    config = records.read(path / CONFIG, owner(path / CONFIG), kind)
+    config = records.read(path / CONFIG, records.owner(path / CONFIG), kind)
     if not path.name.endswith(f"-{content_key(config)[:8]}"):
         raise records.damaged(path / CONFIG, f"the hash in '{path.name}' is of another content")
     return config
@@ -225,7 +209,4 @@ def read_sweep_config(path: str | Path, kind: Any = SweepConfig) -> Any:
 
 def read_records(path: Path) -> list[dict[str, Any]]:
     """The lines of a file of `Sweep.append`, each checked; a torn last line is left out."""
-    lines = [records.unsealed(line, path, REMOVED) for line in read_metrics(path)]
-    if any(line.pop(records.FOLDER, None) != owner(path) for line in lines):
-        raise records.damaged(path, "it has lines of another file", REMOVED)
-    return lines
+    return [records.read_line(line, path, REMOVED) for line in files.lines(path)]

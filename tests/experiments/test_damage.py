@@ -278,9 +278,12 @@ def test_verify_repairs_and_the_next_run_does_the_rest(finished, tmp_path, capsy
     (run / "env.json").write_text("{}")
     for repair in ((), ("--repair",)):
         code, out, err = lth(capsys, "verify", run.name, "--root", root, *repair)
-        assert (code, err, out.count("\n")) == (1, "", 3)
+        assert (code, err, out.count("\n")) == (1, "", 7 if repair else 3)
         for path in (node, run / "status.json", run / "env.json"):
             assert f"{path} is damaged: " in out
+    for text in ("removed.", "restored; the run counts as interrupted.", "written again with the"):
+        assert f"  repaired: {text}" in out
+    assert "\nRepaired 3 of 3 problems; the next run of the same command" in out
     assert not node.exists()
     assert [info.status for info in stores.list_runs(root) if info.run == run.name] == [
         "interrupted"

@@ -156,7 +156,9 @@ def test_verify_finds_what_belongs_to_no_run(shelf, capsys):
         path.write_text("{}\n")
     for repair in ((), ("--repair",)):
         code, out, err = lth(capsys, "verify", "--all", "--root", shelf.root, *repair)
-        assert (code, err, out.count("\n")) == (1, "", len(damaged))
+        lines = len(damaged) * (1 + len(repair)) + len(repair)  # the last line counts repairs
+        assert (code, err, out.count("\n")) == (1, "", lines)
+    assert out.count("  repaired: removed.\n") == 5 and "\nRepaired 5 of 5 problems; " in out
     assert lth(capsys, "verify", "--root", shelf.root)[0] == 0
     assert sweep.once("plan-1", lambda: {"chunk": 8}) == {"chunk": 8}
 

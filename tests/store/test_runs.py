@@ -27,6 +27,7 @@ from lth_jax.store import (
 )
 from lth_jax.store.listing import find_name
 from lth_jax.store.run_files import write_record
+from lth_jax.store.verify import verify_run
 
 CONFIG = {"rate": 0.1, "levels": (1, 2)}
 KEYS = [content_key(i) for i in range(3)]
@@ -405,3 +406,38 @@ def test_a_status_that_cannot_be_written_hides_no_error(tmp_path, monkeypatch, e
             raise error
     [info] = list_runs(tmp_path)
     assert info.status == "interrupted"
+
+
+def problems(path):
+    return list(verify_run(Store(path.parent), path))
+
+
+def test_every_changed_byte_of_a_log_is_found_and_repaired(tmp_path):
+    for step in (1, 2):  # the second time, as after an interruption
+        with begin(tmp_path) as run:
+            run.log({"step": step, "loss": 0.5})
+            if step == 2:
+                run.finish()
+    log = run.path / "metrics.jsonl"
+    before, right = log.read_bytes(), run.metrics()
+    assert not problems(run.path)
+    for i in range(len(before)):
+        log.write_bytes(before[:i] + bytes([before[i] ^ 1]) + before[i + 1 :])
+        [problem] = problems(run.path)
+        assert problem.path == log and str(log) in problem.sentence
+    assert "1 line kept; no result uses them" in problem.repair()
+    assert run.metrics() == right[:1] and not problems(run.path)
+    log.write_bytes(b"")
+    assert not problems(run.path)
+
+
+def test_a_log_of_another_run_is_damage_and_one_of_an_earlier_version_is_not(tmp_path):
+    with begin(tmp_path) as run, open_run(tmp_path, name="other", config={}, env={}) as other:
+        (run.path / "metrics.jsonl").write_text('{"step": 1}\n')
+        for one in (run, other):
+            one.log({"step": 2})
+            one.finish()
+    assert [record["step"] for record in run.metrics()] == [1, 2] and not problems(run.path)
+    (run.path / "metrics.jsonl").write_bytes((other.path / "metrics.jsonl").read_bytes())
+    [problem] = problems(run.path)
+    assert "lines of another file" in problem.sentence
