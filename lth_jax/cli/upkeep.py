@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lth_jax.cli import arguments as shared
+from lth_jax.cli.programs import UserError
 
 if TYPE_CHECKING:
     from lth_jax.store.verify import Problem
@@ -43,9 +44,10 @@ def add_commands(commands: shared.Commands) -> None:
         _rm,
         "remove a run, or a sweep with the runs that it made; `lth gc` then finds their nodes",
         "lth rm lenet-1a2b3c4d",
-        "lth rm ladder-1a2b3c4d",
+        "lth rm ladder-1a2b3c4d --yes",
     )
     shared.add_run(removed, "run", help=shared.EITHER)
+    removed.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     gc = shared.add_command(
         commands, "gc", _gc, "show or delete nodes that no run lists", "lth gc", "lth gc --delete"
     )
@@ -179,23 +181,39 @@ def _verify_beside(path: Path) -> "Iterator[Problem]":
 
 def _rm(arguments: argparse.Namespace) -> None:
     from lth_jax.store import Store
-    from lth_jax.store.garbage import remove_run, remove_sweep
+    from lth_jax.store.garbage import remove_run, remove_sweep, sweep_runs
     from lth_jax.text import counted
 
     path = shared.find_folder(arguments, arguments.run)
     rest = "; `lth gc` shows the nodes that no run lists any more."
     if not shared.is_sweep(path):
-        remove_run(path)
-        print(f"{path.name} is removed{rest}")
+        if arguments.yes or _is_confirmed(path.name):
+            remove_run(path)
+            print(f"{path.name} is removed{rest}")
         return
-    found = remove_sweep(Store(path.resolve().parents[1]), path)
-    print(f"{path.name} and {counted(len(found.removed), 'run')} of its cells are removed{rest}")
+    store = Store(path.resolve().parents[1])
+    what = f"{path.name} and {counted(len(sweep_runs(store, path).removed), 'run')} of its cells"
+    if not (arguments.yes or _is_confirmed(what)):
+        return
+    found = remove_sweep(store, path)
+    print(f"{what} are removed{rest}")
     for runs, why in (
         (found.shared, "another sweep lists them"),
         (found.foreign, "another command, or an earlier version, made or opened them"),
     ):
         if runs:
             print(f"kept, since {why}: {', '.join(runs)}")
+
+
+def _is_confirmed(what: str) -> bool:
+    """Asks on the terminal whether to remove something; prints a message if not."""
+    if not sys.stdin.isatty():
+        raise UserError(f"`--yes` is needed to remove {what} where stdin is no terminal.")
+    print(f"Remove {what}? [y/N] ", end="", flush=True)
+    if sys.stdin.readline().strip().lower() in ("y", "yes"):
+        return True
+    print("Nothing is removed.")
+    return False
 
 
 def _gc(arguments: argparse.Namespace) -> None:

@@ -107,11 +107,11 @@ def remove_run(path: Path) -> None:
     files.remove(grown)
 
 
-class RemovedSweep(NamedTuple):
+class SweepRuns(NamedTuple):
     """The runs of a sweep's cells, by name.
 
     Attributes:
-      removed: those that are removed.
+      removed: those that are removed with the sweep.
       shared: those that stay because another sweep lists them.
       foreign: those that stay because another command made them or opened them again.
     """
@@ -121,27 +121,34 @@ class RemovedSweep(NamedTuple):
     foreign: list[str]
 
 
-def remove_sweep(store: Store, path: Path) -> RemovedSweep:
-    """Removes a sweep, and the runs that only it lists and only sweeps have opened.
+def sweep_runs(store: Store, path: Path) -> SweepRuns:
+    """The runs that only a sweep lists and only sweeps have opened, and the others.
 
-    Nodes stay. A run whose record of environments is damaged stays too.
+    A run whose record of environments is damaged counts as one that another command has opened.
 
     Args:
       store: the store.
       path: the sweep's folder.
+    """
+    beside = [one for one in store.root.glob("sweeps/*") if one.name != path.name]
+    others = {run for one in beside for run in _cells(one)}
+    found = SweepRuns([], [], [])
+    for run in dict.fromkeys(_cells(path)):
+        if is_run(store.root / run):
+            own = found.removed if _is_of_sweeps(store.root / run) else found.foreign
+            (found.shared if run in others else own).append(run)
+    return found
+
+
+def remove_sweep(store: Store, path: Path) -> SweepRuns:
+    """Removes a sweep and `sweep_runs(store, path).removed`; nodes stay.
 
     Raises:
       StoreError: a process is at work on the sweep or on a run of it.
     """
     if path.name in _busy(store):
         raise StoreError(f"Sweep {path.name} is in use by another process.")
-    beside = [one for one in store.root.glob("sweeps/*") if one.name != path.name]
-    others = {run for one in beside for run in _cells(one)}
-    found = RemovedSweep([], [], [])
-    for run in dict.fromkeys(_cells(path)):
-        if is_run(store.root / run):
-            own = found.removed if _is_of_sweeps(store.root / run) else found.foreign
-            (found.shared if run in others else own).append(run)
+    found = sweep_runs(store, path)
     for run in found.removed:
         remove_run(store.root / run)
     files.remove(path)

@@ -1,5 +1,6 @@
 """What no run lists is found, and deleted only where nothing can need it."""
 
+import io
 import json
 
 import pytest
@@ -40,6 +41,11 @@ def shelf(tmp_path):
     return Store(tmp_path)
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
 def lth(capsys, *words):
     code = cli.main([str(word) for word in words])
     return code, *capsys.readouterr()
@@ -58,11 +64,22 @@ def test_garbage_is_what_no_run_lists(shelf, capsys):
 
 
 def test_the_nodes_of_a_run_that_is_removed_are_garbage_unless_others_list_them(shelf, capsys):
-    code, out, err = lth(capsys, "rm", "one", "--root", shelf.root)
+    code, out, err = lth(capsys, "rm", "one", "--yes", "--root", shelf.root)
     assert (code, err) == (0, "") and out.startswith("one-")
     assert [info.name for info in stores.list_runs(shelf.root)] == ["two"]
     assert not list(shelf.root.glob(".*"))
     assert garbage.find_garbage(shelf).nodes == sorted([A, LOST])
+
+
+def test_a_run_is_removed_on_a_terminal_only_when_confirmed(shelf, capsys, monkeypatch):
+    code, out, err = lth(capsys, "rm", "one", "--root", shelf.root)
+    assert (code, out, err.count("\n")) == (2, "", 1) and "`--yes` is needed to remove one-" in err
+    for answer, left in (("", ["one", "two"]), ("n\n", ["one", "two"]), ("y\n", ["two"])):
+        monkeypatch.setattr("sys.stdin", Terminal(answer))
+        code, out, err = lth(capsys, "rm", "one", "--root", shelf.root)
+        assert (code, err) == (0, "") and out.startswith("Remove one-")
+        assert ("Nothing is removed" in out) == (answer != "y\n")
+        assert sorted(info.name for info in stores.list_runs(shelf.root)) == left
 
 
 def test_nothing_is_deleted_or_removed_while_it_is_in_use(shelf, capsys):
@@ -185,7 +202,11 @@ def test_a_removed_sweep_takes_only_runs_that_sweeps_alone_made(shelf, capsys):
         shelf.root, name="mine", config={"cells": [{"run": run} for run in runs.values()]}
     )
     other = stores.open_sweep(shelf.root, name="other", config={"cells": [{"run": runs["both"]}]})
-    code, out, err = lth(capsys, "rm", "mine", "--root", shelf.root)
+    assert (
+        f"remove {mine.path.name} and 1 run of its"
+        in lth(capsys, "rm", "mine", "--root", shelf.root)[2]
+    )
+    code, out, err = lth(capsys, "rm", "mine", "--yes", "--root", shelf.root)
     assert (code, err) == (0, "") and "and 1 run of its cells are removed" in out
     assert f"kept, since another sweep lists them: {runs['both']}\n" in out
     assert f"made or opened them: {runs['before']}, {runs['after']}\n" in out
