@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import lth_jax
 from lth_jax import cli, coding
 from lth_jax.cli import arguments
 from tests.report import synthetic
@@ -285,6 +287,18 @@ def test_help_imports_nothing_heavy():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.endswith("[]\n")
+
+
+def test_the_versions_are_printed_without_an_import():
+    code = (
+        "import sys; from lth_jax.cli import main\n"
+        "try: main(['--version'])\n"
+        "except SystemExit as stop: print(stop.code, 'jax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    version = re.escape(lth_jax.__version__)
+    line = rf"lth_jax {version} \(jax \d\S+, flax \d\S+, optax \d\S+\)\n0 False\n"
+    assert re.fullmatch(line, done.stdout)
 
 
 COMMANDS = dict.fromkeys(("ls", "watch", "verify", "gc", "du"), 0) | {

@@ -7,9 +7,11 @@ stopped by SIGINT and SIGTERM; 141 a pipe was closed by its reader.
 Each command imports the packages that it needs.
 """
 
+import argparse
 import io
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from lth_jax.cli import completion, exchange, listing, log, runs, tickets, upkeep, watch
 from lth_jax.cli.arguments import Parser
@@ -55,7 +57,22 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="lth", description="Lists, shows, compares and exports runs of lottery tickets."
     )
+    text = "print the versions of lth_jax, JAX, Flax and Optax"
+    parser.add_argument("--version", action=_Version, nargs=0, help=text)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for group in (listing, runs, tickets, exchange, watch, log, upkeep, completion):
         group.add_commands(commands)
     return parser
+
+
+class _Version(argparse.Action):
+    """Prints versions and exits; imports none of the packages."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        from importlib.metadata import version
+
+        from lth_jax import __version__
+
+        others = ", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "optax"))
+        print(f"lth_jax {__version__} ({others})")
+        parser.exit()
