@@ -73,8 +73,11 @@ BAD = {
     "ls sort": (["ls", "--sort", "x"], "choose from"),
     "show": (["show", "x"], "unknown run or sweep 'x': the runs and sweeps in"),
     "compare": (["compare", "one", "x"], "unknown run 'x': the runs in"),
-    "compare metric": (["compare", "one", "two", "--metric", "x"], "the metrics of"),
-    "compare arm": (["compare", "one", "two", "--arm", "x"], "are dense, ticket, reinit, "),
+    "compare metric": (
+        ["compare", "one", "two", "--metric", "x"],
+        "`--metric` is 'x'; all runs must",
+    ),
+    "compare arm": (["compare", "one", "two", "--arm", "x"], " has dense, ticket, reinit, "),
     "compare unfinished": (["compare", "one", "open"], "has no finished level"),
     "compare one": (["compare", "one"], "the following arguments are required: RUN"),
     "report": (["report", "x"], "unknown run or sweep 'x': the runs and sweeps in"),
@@ -278,6 +281,21 @@ def test_a_sweep_is_shown_cell_by_cell(swept, capsys):
     assert f"'demo' is a sweep; name one of its runs, such as {made[0].run}" in (
         capsys.readouterr().err
     )
+
+
+def test_runs_of_other_metrics_are_compared_by_a_metric_of_both(tmp_path, capsys):
+    runs = []
+    for name in ("test_accuracy_final", "test_error_final"):
+        nodes = synthetic.ladder(levels=1)
+        for node in nodes:
+            node.results[name] = node.results.pop("test_accuracy_final")
+        runs.append(synthetic.write(tmp_path, nodes=nodes, config={"metric": name}).run)
+    assert cli.main(["compare", *runs, "--root", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert "`--metric` is 'test_accuracy_final'; all runs must have it: " in err
+    assert f"; {runs[1]} has " in err and "test_error_final" in err
+    options = ["--metric", "test_loss_final", "--root", str(tmp_path)]
+    assert cli.main(["compare", *runs, *options]) == 0
 
 
 def test_runs_of_equal_seeds_are_compared_in_pairs(lth, names):

@@ -101,8 +101,8 @@ def _compare(arguments: argparse.Namespace) -> None:
     runs = [read_run(Store(shared.root_of(info)), info.path) for info in named]
     try:
         found = compare.compare(runs, metric=arguments.metric, arm=arguments.arm)
-    except ValueError as error:
-        raise StoreError(str(error)) from error
+    except ValueError as error:  # it names `metric` or `arm`, which are options here
+        raise StoreError(str(error).replace("`", "`--", 1)) from error
     if arguments.json:
         shared.print_json(found._asdict())
         return

@@ -53,10 +53,11 @@ def compare(
       arm: whose numbers are compared above level 0.
 
     Raises:
-      ValueError: a run has no such metric or arm; the message lists those it has.
+      ValueError: a run lacks the metric or the arm; the message lists what each run has.
     """
     metric = metric or headline_metric(runs[0])
-    by_run = [_values(run, _checked(run, metric, arm), arm) for run in runs]
+    _check(runs, metric, arm)
+    by_run = [_values(run, str(metric), arm) for run in runs]
     densities = [{level.level: level.density for level in run.levels} for run in runs]
     names = [run.info.run for run in runs]
     levels = [
@@ -75,19 +76,19 @@ def compare(
     return Comparison(str(metric), arm, names, levels, differences, fields)
 
 
-def _checked(run: RunRecord, metric: str | None, arm: str) -> str:
-    metrics = list(dict.fromkeys(name for level in run.levels for name in level.results))
-    if not metrics:
-        raise ValueError(f"{run.info.run} has no finished level.")
-    if metric not in metrics:
-        raise ValueError(
-            f"unknown metric '{metric}': the metrics of {run.info.run} are {', '.join(metrics)}."
-        )
-    if arm not in run.arms:
-        raise ValueError(
-            f"unknown arm '{arm}': the arms of {run.info.run} are {', '.join(run.arms)}."
-        )
-    return metric
+def _check(runs: Sequence[RunRecord], metric: str | None, arm: str) -> None:
+    metrics = {
+        run.info.run: dict.fromkeys(name for level in run.levels for name in level.results)
+        for run in runs
+    }
+    for name, found in metrics.items():
+        if not found:
+            raise ValueError(f"{name} has no finished level.")
+    arms = {run.info.run: dict.fromkeys(run.arms) for run in runs}
+    for argument, value, by_run in (("metric", metric, metrics), ("arm", arm, arms)):
+        if any(value not in found for found in by_run.values()):
+            each = "; ".join(f"{name} has {', '.join(found)}" for name, found in by_run.items())
+            raise ValueError(f"`{argument}` is '{value}'; all runs must have it: {each}.")
 
 
 def _values(run: RunRecord, metric: str, arm: str) -> dict[int, dict[int, float]]:
