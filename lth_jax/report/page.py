@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -96,6 +96,7 @@ def page(run: RunRecord, sections: list[Section], files: list[str]) -> bytes:
     """
     metric = display.headline_metric(run)
     differences = tables.difference_rows(run, metric) if metric else []
+    newest, path = (run.environments or [{}])[-1], Path(run.info.path)
     return render(
         "run.html",
         title=run.info.run,
@@ -110,9 +111,9 @@ def page(run: RunRecord, sections: list[Section], files: list[str]) -> bytes:
         level_cells=(cells := display.level_cells(run)),
         is_partial=any(re.search(r"\(\d+/\d+\)$", cell) for row in cells for cell in row),
         difference_cells=display.difference_cells(differences),
-        config=list(_flat(run.config)),
-        machine=list(_flat({"plan": run.plan} | (run.environments or [{}])[-1])),
-        commands=_commands(run),
+        config=list(flat(run.config)),
+        machine=list(flat({"plan": run.plan} | newest)),
+        commands=commands(newest.get("command"), run.info.run, path.parent),
         files=files,
     )
 
@@ -181,15 +182,13 @@ def _names_method(field: str) -> bool:
     return field == "prune.method" or field.startswith("methods.")
 
 
-def _commands(run: RunRecord) -> list[str]:
-    """The commands that repeat the run and draw it again."""
-    command = (run.environments or [{}])[-1].get("command")
-    root, name = Path(run.info.path).parent, run.info.run
+def commands(command: Sequence[str] | None, name: str, root: Path) -> list[str]:
+    """The commands that repeat a run or a sweep, if `command` is recorded, and draw it again."""
     redraw = ["lth", "report", name, "--root", str(root)]
     return ([shlex.join(command)] if command else []) + [shlex.join(redraw)]
 
 
-def _flat(tree: Any) -> Iterator[tuple[str, str]]:
+def flat(tree: Any) -> Iterator[tuple[str, str]]:
     """The leaves of nested dictionaries as JSON, with dotted names."""
     return ((name, json.dumps(value)) for name, value in _leaves(tree))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from lth_jax.report import tables
 from lth_jax.report.arms import looks
 from lth_jax.report.display import quantity
+from lth_jax.report.page import commands, flat
 from lth_jax.report.plotting import band, density_axis, legend, panes, style, value_ticks
 from lth_jax.report.rendering import Caption, files_of, pictures, render
 from lth_jax.report.sweeps import (
@@ -27,7 +28,10 @@ from lth_jax.report.sweeps import (
 )
 from lth_jax.report.tidy import as_text, grid_map
 from lth_jax.store import files
+from lth_jax.store.listing import is_run
 from lth_jax.store.nodes import Store
+from lth_jax.store.run_files import read_config, read_env
+from lth_jax.store.sweeps import SWEEP
 from lth_jax.types import DENSE
 
 if TYPE_CHECKING:
@@ -51,7 +55,9 @@ def write_sweep_report(store: Store, path: str | Path) -> Path:
     Raises:
       StoreError: if something in the store is damaged, or the folder cannot be written.
     """
-    sweep, folder = read_sweep(store, path), Path(path) / "report"
+    path = Path(path)
+    sweep, folder = read_sweep(store, path), path / "report"
+    runs = [store.root / run for run in sweep.settings if is_run(store.root / run)]
     drawn, captions = draw(sweep)
     shown, omitted = pictures(drawn, captions)
     beside = files_of(shown) | dict(_data(sweep))
@@ -71,12 +77,26 @@ def write_sweep_report(store: Store, path: str | Path) -> Path:
             for run in sweep.settings
             if (store.root / run / "report" / "index.html").is_file()
         },
+        config=_fixed_fields(runs),
+        commands=commands(_command(sweep.name, runs), sweep.name, store.root),
         files=list(beside),
     )
     for name, content in beside.items():
         files.write(folder / name, content)
     files.write(folder / "index.html", text)
     return folder / "index.html"
+
+
+def _fixed_fields(runs: Sequence[Path]) -> list[tuple[str, str]]:
+    """The fields that are equal in the configurations of all runs, with their values as JSON."""
+    first, *others = [dict(flat(read_config(path))) for path in runs] or [{}]
+    return [field for field in first.items() if all(field in one.items() for one in others)]
+
+
+def _command(sweep: str, runs: Sequence[Path]) -> list[str] | None:
+    """The command by which a sweep made its runs; None if none of them has recorded it."""
+    envs = (env for path in runs for env in read_env(path)["environments"])
+    return next(filter(None, (env.get("command") for env in envs if env.get(SWEEP) == sweep)), None)
 
 
 def draw(sweep: SweepRecord) -> tuple[dict[str, Figure | str], dict[str, Caption]]:

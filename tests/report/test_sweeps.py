@@ -177,6 +177,24 @@ def test_runs_with_a_page_are_links(tmp_path, monkeypatch):
     assert f'<a href="{link}">{run}</a>' in page.read_text() and (page.parent / link).is_file()
 
 
+def test_the_page_has_the_fixed_fields_and_the_command(tmp_path):
+    configs = [{"optimizer": {"rate": rate, "name": "sgd"}, "seed": 3} for rate in (0.1, 0.2)]
+    runs = [synthetic.write(tmp_path, nodes=[], config=config).run for config in configs]
+    cells = [{"setting": {RATE: i}, "run": run} for i, run in enumerate([*runs, "missing"])]
+    path = store.open_sweep(tmp_path, name="demo", config={"cells": cells}).path
+    page = write_sweep_report(store.Store(tmp_path), path).read_text()
+    assert "<dt>optimizer.name</dt><dd>&#34;sgd&#34;</dd>" in page and "<dt>seed</dt>" in page
+    assert "<dt>optimizer.rate</dt>" not in page and "<details><summary>Configuration" in page
+    assert f"<pre>lth report {path.name} --root {tmp_path}</pre>" in page
+    assert "Fields that later versions added" not in page  # no command made the runs
+    env = {"sweep": path.name, "command": ["python", "a b"]}
+    with store.open_run(tmp_path, name="ladder", config=configs[1], env=env):
+        pass
+    page = write_sweep_report(store.Store(tmp_path), path).read_text()
+    assert f"<pre>python &#39;a b&#39;\nlth report {path.name}" in page
+    assert "Fields that later versions added" in page
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [([1e-3, 1e-2], True), ([0.001, 0.003, 0.01], True), ([16, 32, 64], True), ([1, 2, 3], False),
