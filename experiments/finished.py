@@ -15,12 +15,14 @@ from experiments.fields import FIELDS, leaves
 from experiments.flags import saved_config
 from experiments.messages import by_fields
 from lth_jax import store as stores
-from lth_jax.analysis import AnalysisError, Measurement
+from lth_jax.analysis import AnalysisError, Measurement, progress
 from lth_jax.cli import parts
 from lth_jax.cli.options import Options
 from lth_jax.cli.programs import UserError, exit_code
 from lth_jax.data import Dataset
 from lth_jax.lottery import Result, Task
+from lth_jax.report.display import place_table
+from lth_jax.text import counted, print_tables
 
 
 class Finished(NamedTuple):
@@ -71,7 +73,7 @@ def run_analysis(
     *,
     further: Callable[[Finished], dict[str, Any]] = lambda run: {},
 ) -> int:
-    """The command of an analysis: analyses a run, writes its report, and prints the path.
+    """The command of an analysis: analyses a run, writes its report, and prints numbers and path.
 
     Args:
       module: the module for `python -m`.
@@ -92,11 +94,20 @@ def run_analysis(
     def work() -> str:
         arguments = parser.parse_args(argv)
         run = open_finished(machine_of(arguments), arguments.run)
-        with naming_options(names):
-            measure(run.result, **{n: getattr(arguments, n) for n in names}, **further(run))
-        return str(run.result.report())
+        print(work_of(run.result), flush=True)
+        with naming_options(names), progress.shown():
+            found = measure(run.result, **{n: getattr(arguments, n) for n in names}, **further(run))
+        print_tables(place_table(found.table()), drop=True)
+        return f"page: {run.result.report()}"
 
     return exit_code(work)
+
+
+def work_of(run: Result) -> str:
+    """The networks of a run, in one line."""
+    levels, arms = run.record.levels, ", ".join(run.record.arms)
+    number = counted(sum(len(level.members) for level in levels), "network")
+    return f"{run.path.name}: {number} at {counted(len(levels), 'level')} ({arms})"
 
 
 def add_folders(parser: Options) -> None:

@@ -21,10 +21,13 @@ from experiments.commands import HELP, config_of
 from experiments.finished import naming_options, open_finished
 from experiments.runner import run as run_ladder
 from lth_jax import analysis
+from lth_jax.analysis import progress
 from lth_jax.analysis.arguments import LEVELS, check_known
 from lth_jax.cli.options import Options
 from lth_jax.cli.programs import run_main
 from lth_jax.legal import Legal
+from lth_jax.report.display import place_table
+from lth_jax.text import print_tables
 
 DEFAULT = "experiments/configs/stability.py"
 STEPS = Legal("different steps, such as 0,20", lambda value: value and LEVELS.holds(value))
@@ -47,7 +50,9 @@ def analyse_all(
         cell = _rewound(config, step)
         path = run_ladder(cell, command)
         runs.append(open_finished(cell.machine, str(path)).result)
-    analysis.stability(runs, **settings)
+    with progress.shown():
+        found = analysis.stability(runs, **settings)
+    print_tables(place_table(found.table()), drop=True)
     return [run.report() for run in runs][-1]
 
 

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from lth_jax import models, trees
 from lth_jax import store as stores
 from lth_jax.analysis.arguments import EXAMPLES, AnalysisError, checked
-from lth_jax.analysis.measurement import Found, Measurement, RunContext, about
+from lth_jax.analysis.measurement import Found, Measurement, RunContext, about, named
+from lth_jax.analysis.progress import note
 from lth_jax.coding.stored import Stored
 from lth_jax.lottery import Result, Task
 from lth_jax.measures import activity, attention, calibration, fairness, recovery, spectra
@@ -78,6 +79,7 @@ def _measured(context: RunContext, instrument: "Instrument") -> Found:
         scores.append(instrument.scores(subject))
         if instrument.confuses:
             confusions.append(instrument.confusions(subject))
+        note(named(about(one)))
     if not networks:
         raise AnalysisError(f"No network of {context.run.path.name} was trained to its end.")
     names = list(scores[0])

@@ -11,7 +11,8 @@ import numpy as np
 from lth_jax import structure as st
 from lth_jax import trees
 from lth_jax.analysis.arguments import AnalysisError, checked
-from lth_jax.analysis.measurement import Found, Measurement, RunContext, about
+from lth_jax.analysis.measurement import Found, Measurement, RunContext, about, named
+from lth_jax.analysis.progress import note
 from lth_jax.analysis.units import units
 from lth_jax.coding.stored import Stored
 from lth_jax.legal import whole
@@ -64,6 +65,7 @@ def _timed(context: RunContext, *, batch: int, repeats: int) -> Found:
             shapes[shape] = shrinker.shrink(one, units)
         place = list(shapes).index(shape)
         networks.append({**about(one), "accuracy": shrinker.accuracy(one), "shape": place})
+        note(named(about(one)))
     if not networks:
         raise AnalysisError(f"No network of {context.run.path.name} was trained to its end.")
     times = alternated({str(shape): f for shape, f in shapes.items()}, repeats)

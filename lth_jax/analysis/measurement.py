@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from lth_jax import store as stores
 from lth_jax import trees
 from lth_jax.analysis.arguments import AnalysisError
+from lth_jax.analysis.progress import note
 from lth_jax.coding.stored import Named, Stored, read_stored
 from lth_jax.lottery import Result, Table
 from lth_jax.lottery.stability import member_at
@@ -160,9 +161,19 @@ class RunContext:
 
         key = stores.content_key({**self._basis, **what, **labels})
         found = self.run.store.node(key, node)
+        note(named(labels))
         for run in self._listed_with:
             add_analysis(run.path, key, labels)
         return found
+
+
+def named(labels: About) -> str:
+    """Labels as text.
+
+    >>> named({"arm": "ticket", "level": 2})
+    'arm ticket, level 2'
+    """
+    return ", ".join(f"{name} {value}" for name, value in labels.items())
 
 
 def about(one: Stored, *further: str) -> About:

@@ -10,7 +10,7 @@ import numpy as np
 
 from lth_jax import keys, landscape
 from lth_jax.analysis.arguments import EXAMPLES, LEVELS, NAMES, AnalysisError, check_known, checked
-from lth_jax.analysis.measurement import Found, Measurement, Point, RunContext, about
+from lth_jax.analysis.measurement import Found, Measurement, Point, RunContext, about, named
 from lth_jax.coding.stored import Named, Stored, rewound
 from lth_jax.legal import Legal, whole
 from lth_jax.lottery import SAME_MASK, Result
@@ -108,14 +108,13 @@ def spectrum(
             wanted.append(("surface", "dense" if one.arm == DENSE else "retrained"))
         for kind, point in wanted:
             labels = {"kind": kind, **about(one), "point": point}
-            named = ", ".join(f"{name} {value}" for name, value in labels.items())
             look = partial(_look, getattr(instrument, kind), found[point], one.density)
             try:
                 context.keep(labels, look, network=one.key, **settings._asdict())
             except landscape.NotFiniteError as error:
-                LOG.warning("omitted: %s: %s", named, error)
+                LOG.warning("omitted: %s: %s", named(labels), error)
             except ValueError as error:
-                raise AnalysisError(f"No {named}: {error}") from error
+                raise AnalysisError(f"No {named(labels)}: {error}") from error
     return Measurement(spectra, run)
 
 

@@ -1,11 +1,12 @@
 """Numbers as text: names, units, percents, and the table printed after a run."""
 
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from lth_jax.report.levels import Level, RunRecord
 from lth_jax.report.tables import Row, summary_rows
-from lth_jax.text import TextTable, counted, listing
+from lth_jax.text import TextTable, brief, counted, listing
 from lth_jax.types import DENSE, TICKET
 
 HEADLINES = (
@@ -15,6 +16,8 @@ HEADLINES = (
     "test_loss_early_stop",
 )
 EARLY_STOP = "early_stop_step"
+NUMBERS = ("metric", "mean", "low", "high", "replicates", "values")
+"""The columns of a row of a measurement that are no place."""
 MOST_NAMED = 6
 """Diverged networks that a sentence names one by one; more are counted by arm."""
 
@@ -191,6 +194,44 @@ def show(row: Row | None) -> str:
     if row["replicates"] < len(row["values"]):
         text += f" ({row['replicates']}/{len(row['values'])})"
     return text
+
+
+def place_table(rows: Sequence[Row]) -> TextTable:
+    """The rows of a measurement: a line for each arm, level and so on, a column for each metric.
+
+    Cells are means ± half the interval. Metrics of parts of a network, whose names have a '/', are
+    left out.
+
+    >>> row = {"arm": "ticket", "level": 1, "mean": 0.5, "low": 0.25, "high": 0.75, "replicates": 3}
+    >>> print(place_table([row | {"metric": "ece"}, row | {"metric": "dead_units/Dense_0"}]))
+    arm     level       ece
+    ticket      1  0.5±0.25
+    """
+    names = [name for name in (rows[0] if rows else ()) if name not in NUMBERS]
+    places: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in rows:
+        if "/" not in (metric := row.get("metric", "accuracy")):
+            place = tuple(_short(row[name]) for name in names)
+            places.setdefault(place, {})[metric] = mean_cell(row)
+    metrics = list(dict.fromkeys(metric for found in places.values() for metric in found))
+    lines = [[*place, *(found.get(m, "–") for m in metrics)] for place, found in places.items()]
+    return TextTable([*names, *metrics], lines, keys=len(names))
+
+
+def mean_cell(row: Row | None) -> str:
+    """The mean of a row ± half the interval, as text.
+
+    >>> mean_cell({"mean": 0.5, "low": 0.25, "high": 0.75}), mean_cell(None)
+    ('0.5±0.25', '–')
+    """
+    if row is None or row["mean"] is None:
+        return "–"
+    half = "" if row["low"] is None else f"±{(row['high'] - row['low']) / 2:.2g}"
+    return f"{row['mean']:.3g}{half}"
+
+
+def _short(value: Any) -> str:
+    return "–" if value is None else brief(value) if isinstance(value, float) else str(value)
 
 
 def show_difference(row: Row) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lth_jax.measures.intervals import Interval, student_t
 from lth_jax.measures.spectra import broadened, outliers
 from lth_jax.report.arms import Look, looks
-from lth_jax.report.display import percent
+from lth_jax.report.display import mean_cell, percent
 from lth_jax.report.plotting import (
     band,
     density_axis,
@@ -137,17 +137,10 @@ def table(found: Spectra) -> TextTable:
     points = [point for point in POINTS if any(place[3] == point for place in cells)]
     lines = []
     for level, density, arm in dict.fromkeys(place[:3] for place in cells):
-        values = [_cell(cells.get((level, density, arm, point))) for point in points]
+        values = [mean_cell(cells.get((level, density, arm, point))) for point in points]
         lines.append([str(level), percent(density), arm, *values])
     header = ["level", "kept %", "arm", *points]
     return TextTable(header, lines, "Largest Hessian eigenvalue", keys=3)
-
-
-def _cell(row: Row | None) -> str:
-    if row is None:
-        return "–"
-    half = "" if row["low"] is None else f"±{(row['high'] - row['low']) / 2:.2g}"
-    return f"{row['mean']:.3g}{half}"
 
 
 def draw(found: Spectra) -> dict[str, Figure]:

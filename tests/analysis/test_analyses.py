@@ -1,5 +1,7 @@
 """Analyses of a run as a notebook calls them: settings, tasks, and what they return."""
 
+import re
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -7,10 +9,11 @@ import optax
 import pytest
 
 from lth_jax import analysis, lottery
-from lth_jax.analysis import AnalysisError
+from lth_jax.analysis import AnalysisError, progress
 from lth_jax.data.planted import teacher
 from lth_jax.lottery import Result
 from lth_jax.population import Plan, squared_error
+from lth_jax.report.display import place_table
 from lth_jax.report.page import MEASURED
 from lth_jax.store import Store
 from lth_jax.store.analyses import analyses
@@ -182,3 +185,19 @@ def test_barriers_of_several_rewind_steps_are_listed_with_each_run(tmp_path):
     analysis.stability(ladders, **SMALL["stability"])
     for one in ladders:
         assert {entry["labels"]["rewind"] for entry in analyses(one.path, "stability")} == {0, 4}
+
+
+def test_measurements_are_shown_with_their_number_and_printed_in_one_table(
+    result, capsys, monkeypatch
+):
+    monkeypatch.setattr(progress, "LEAST", 0.0)
+    with progress.shown():
+        found = analysis.units(result)
+        shown = capsys.readouterr().err
+    assert re.fullmatch(r"\d:\d\d, 1 measured: kind units\n", shown)
+    analysis.units(result)
+    assert capsys.readouterr().err == ""
+    table = place_table(found.table())
+    assert table.header == ["arm", "level", "density", "effective_density"]
+    assert [line[:2] for line in table.rows] == [["dense", "0"], ["ticket", "1"], ["random", "1"]]
+    assert table.rows[0][3].startswith("1±")

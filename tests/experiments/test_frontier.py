@@ -115,9 +115,14 @@ def test_the_page_shows_the_picture_and_links_the_numbers(report, rows):
 
 
 @pytest.mark.slow
-def test_what_is_measured_is_not_measured_again(report, rows, run, monkeypatch):
+def test_what_is_measured_is_not_measured_again(report, rows, run, monkeypatch, capsys):
     monkeypatch.setattr(module, "measure", lambda *_: pytest.fail("measured twice"))
+    capsys.readouterr()
     assert frontier.main([str(run)]) == 0
+    first, head, *_, last = capsys.readouterr().out.splitlines()
+    assert first == f"{run.name}: 4 networks at 2 levels (dense, ticket)"
+    assert head.split()[:4] == ["arm", "level", "density", "precision"] and "accuracy" in head
+    assert last == f"page: {report / 'index.html'}"
     assert json.loads((report / "data" / "frontier.json").read_text())["rows"] == rows
 
 
