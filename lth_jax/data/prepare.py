@@ -9,6 +9,7 @@ import math
 import random
 import re
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ LOG = logging.getLogger(__name__)
 
 _AT_ONCE = 4096  # examples
 _SHARD_BYTES = 2**28  # of inputs in a file, which TFDS holds in memory while it writes them
+_MOST_DECODED = 2**28  # bytes of a split that is also kept as arrays
 
 
 class DamagedError(ValueError):
@@ -63,7 +65,9 @@ def prepare(source: Source, data_dir: Path) -> Path:
                 _discard(folder)
                 try:
                     _make(source, data_dir)
+                    _keep_decoded(folder)
                     files.seal(folder)
+                    files.sync_later(folder)
                 except BaseException:
                     _discard(folder)
                     raise
@@ -109,11 +113,12 @@ def _problem(folder: Path) -> str | None:
 
 
 def _of_damage() -> tuple[type[Exception], ...]:
-    """The errors of TFDS, protobuf and array_record for damaged files (found by damaging them)."""
+    """The errors of TFDS, protobuf, array_record and NumPy for damaged files, found by damage."""
     from google.protobuf import json_format, message  # type: ignore[import-untyped]
 
-    python = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError)
-    return (*python, RuntimeError, TypeError, ValueError, json_format.Error, message.Error)
+    python = (ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError)
+    others = (OSError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile)
+    return (*python, *others, json_format.Error, message.Error)
 
 
 def _first_line(error: Exception) -> str:
@@ -131,6 +136,22 @@ def _make(source: Source, data_dir: Path) -> None:
         _builder(source, data_dir).download_and_prepare(
             download_config=tfds.download.DownloadConfig(try_download_gcs=False)
         )
+
+
+def _keep_decoded(folder: Path) -> None:
+    """Writes each split that fits as arrays, too: TFDS decodes one example at a time."""
+    builder = builder_of(folder)
+    for split in builder.info.splits:
+        source = rows_of(folder, split)
+        one = source[0] if len(source) else {}
+        if len(source) * sum(np.asarray(value).nbytes for value in one.values()) <= _MOST_DECODED:
+            arrays = columns(source, list(builder.info.features))
+            np.savez(_decoded(folder, split), **arrays)  # type: ignore[arg-type]
+
+
+def _decoded(folder: Path, split: str) -> Path:
+    """The file of a split's arrays; only data that `prepare` made have it."""
+    return folder / f"{split}.npz"
 
 
 def _builder(source: Source, data_dir: Path) -> Any:
@@ -254,18 +275,29 @@ def read(
     Raises:
       ValueError: if the files cannot be read without TensorFlow, or are damaged.
     """
-    builder, source = builder_of(folder), rows_of(folder, split)
-    convert = _unchanged if as_bytes else _inputs
+    builder, convert = builder_of(folder), _unchanged if as_bytes else _inputs
     with _named(folder):
         x_name, y_name = builder.info.supervised_keys
-        stored = OnDisk(source, x_name, np.arange(len(source)), convert)
-        in_memory = most_bytes is None or stored.nbytes <= most_bytes
-        names = [x_name, y_name, "group"] if in_memory else [y_name, "group"]
-        found = columns(source, [name for name in names if name in builder.info.features])
-    y, group = (found[name].astype(np.int32) if name in found else None for name in names[-2:])
-    x = convert(found[x_name]) if in_memory else stored
-    label = builder.info.features[y_name]
+        names, stored = [x_name, y_name, "group"], None
+        if most_bytes is not None:
+            source = rows_of(folder, split)
+            stored = OnDisk(source, x_name, np.arange(len(source)), convert)
+            if stored.nbytes > most_bytes:
+                names.remove(x_name)
+        label = builder.info.features[y_name]
+        there = [name for name in names if name in builder.info.features]
+        found = _columns_of(folder, split, there)
+        y, group = (found[name].astype(np.int32) if name in found else None for name in names[-2:])
+        x = convert(found[x_name]) if x_name in found else stored
     return Split(Batch(x, y), group), getattr(label, "feature", label).num_classes
+
+
+def _columns_of(folder: Path, split: str, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Some features of a split, from its arrays if it has them."""
+    if not (arrays := _decoded(folder, split)).exists():
+        return columns(rows_of(folder, split), names)
+    with np.load(arrays) as held:
+        return {name: held[name] for name in names}
 
 
 def builder_of(folder: Path) -> Any:

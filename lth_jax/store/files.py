@@ -1,5 +1,12 @@
-"""Atomic writes of files, and folders with SHA-256 checksums."""
+"""Atomic writes of files, and folders with SHA-256 checksums.
 
+Files are forced to the disk (`fsync`) before they replace others; folders, and all new names, in
+the background, since a folder of arrays has a dozen files. A folder that a power loss truncates
+does not agree with its checksums. `settle` waits for all of them.
+"""
+
+import collections
+import concurrent.futures
 import contextlib
 import hashlib
 import json
@@ -17,6 +24,8 @@ from lth_jax.store.errors import CorruptError, StoreError
 SEAL = "sha256"
 _MAX_STEM = 200  # bytes; names have 255 on most file systems
 _STALE = 86_400.0  # seconds
+_SYNCS = concurrent.futures.ThreadPoolExecutor(1, "sync")  # ends its work before Python exits
+_pending: collections.deque[tuple[Path, concurrent.futures.Future[None]]] = collections.deque()
 
 
 @contextlib.contextmanager
@@ -61,8 +70,8 @@ def _stem(path: Path) -> str:
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary name to write to, and renames it to `path` when all is written.
 
-    Content and new name are forced to the disk. After an error nothing is left, and the old
-    content is unchanged.
+    The content is forced to the disk before. After an error nothing is left, and the old content
+    is unchanged.
 
     Raises:
       StoreError: for every `OSError`: a full disk, a folder that cannot be written.
@@ -79,7 +88,7 @@ def replacing(path: Path) -> Iterator[Path]:
         _remove_stale(path)
         try:
             yield grown
-            sync(grown)
+            _sync(grown)
             publish(grown, path)
         finally:
             discard(grown)
@@ -103,19 +112,47 @@ def discard(path: Path) -> None:
             path.unlink()
 
 
-def sync(path: Path) -> None:
-    """Forces a file, or the entries of a folder, to the disk (`fsync`)."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _sync(*paths: Path) -> None:
+    """Forces files, and the entries of folders, to the disk, unless they are removed."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _sync_all(path: Path) -> None:
+    # `os.walk` skips folders that are removed meanwhile, and yields nothing for files.
+    for at, _, names in os.walk(path):
+        _sync(Path(at), *(Path(at, name) for name in names))
+    _sync(path.parent)
+
+
+def sync_later(path: Path) -> None:
+    """Forces a name and, if it is a folder's, all below it to the disk, in the background."""
+    while _pending and _pending[0][1].done() and not _pending[0][1].exception():
+        _pending.popleft()
+    _pending.append((path, _SYNCS.submit(_sync_all, path)))
+
+
+def settle() -> None:
+    """Waits until all that was published is on the disk.
+
+    Raises:
+      StoreError: for every `OSError` of writing it.
+    """
+    while _pending:
+        path, task = _pending.popleft()
+        with explained(path):
+            task.result()
 
 
 def publish(grown: Path, path: Path) -> None:
-    """Renames `grown` to `path`, atomically, and forces the new name to the disk."""
+    """Renames `grown` to `path`, atomically, and forces it to the disk in the background."""
     os.replace(grown, path)
-    sync(path.parent)
+    sync_later(path)
 
 
 def write(path: Path, content: bytes, *, make_folder: bool = True) -> None:
@@ -195,15 +232,13 @@ def digest(path: Path) -> str:
 
 
 def seal(folder: Path) -> None:
-    """Writes the SHA-256 of every file below `folder` beside them, and forces all to the disk.
+    """Writes the SHA-256 of every file below `folder` beside them.
 
     The seal has the format of the `sha256sum` tool, so that `sha256sum -c sha256` checks a folder
     without this library.
     """
     lines = [f"{digest(folder / name)}  {name}\n" for name in files_in(folder)]
     (folder / SEAL).write_text("".join(lines), encoding="utf-8")
-    for path in (*folder.rglob("*"), folder):
-        sync(path)
 
 
 def check_seal(folder: Path) -> None:

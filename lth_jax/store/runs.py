@@ -173,12 +173,13 @@ class Run:
         return read_metrics(self.path / METRICS)
 
     def finish(self, summary: Mapping[str, Any] | None = None) -> None:
-        """Marks the run as finished with its present nodes.
+        """Marks the run as finished with its present nodes, once they are on the disk.
 
         Args:
           summary: what a list of runs shows (`RunInfo.summary`), as JSON's types.
         """
         self._change_manifest(lambda found: {k: v for k, v in found.items() if k != "earlier"})
+        files.settle()
         self._set_status("finished", nodes=content_key(self.nodes), summary=summary)
 
     def is_complete(self, store: Store) -> bool:

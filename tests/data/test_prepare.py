@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 
+import chex
 import filelock
 import numpy as np
 import pytest
@@ -161,6 +162,8 @@ FILES = [
     "features.json",
     "tiny-train.array_record-00000-of-00001",
     "tiny-test.array_record-00000-of-00001",
+    "train.npz",
+    "test.npz",
     "sha256",
 ]
 
@@ -187,10 +190,14 @@ def test_an_unknown_file_among_the_data_is_damage(made, tmp_path):
 
 
 @pytest.mark.parametrize("harm", [halve, empty, delete])
-@pytest.mark.parametrize("name", FILES[:4])
+@pytest.mark.parametrize("name", FILES[:-1])
 def test_damage_of_a_copy_without_a_seal_is_one_sentence(made, name, harm):
     """TFDS's own builders seal nothing, and only their user can prepare their data again."""
     (made / "sha256").unlink()
+    if not name.endswith(".npz"):
+        without_arrays(made)
+    elif harm is delete:
+        pytest.skip("the examples are decoded instead")
     harm(made / name)
     if (problem := prepare.prepared_folders(made.parent).get(made, "no description")) is None:
         with pytest.raises(ValueError, match=f"^'{made}' is damaged; delete it and") as error:
@@ -214,7 +221,28 @@ class Broken:
         raise RuntimeError("checksum\nand more lines")
 
 
+def without_arrays(folder):
+    """Only the files that TFDS writes."""
+    for arrays in folder.glob("*.npz"):
+        arrays.unlink()
+
+
+def test_arrays_are_what_tfds_decodes(made):
+    stored = [prepare.read(made, split)[0] for split in ("train", "test")]
+    without_arrays(made)
+    for split, found in zip(("train", "test"), stored, strict=True):
+        chex.assert_trees_all_equal(found, prepare.read(made, split)[0])
+
+
+def test_large_splits_are_not_kept_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "_MOST_DECODED", 10)
+    folder = prepare.prepare(TINY, tmp_path)
+    assert not list(folder.glob("*.npz"))
+    assert prepare.read(folder, "train")[0].data.y.tolist() == [3, 1, 2, 0]
+
+
 def test_damaged_examples_are_refused(made):
+    without_arrays(made)
     file = next(made.glob("*train.array_record*"))
     raw = bytearray(file.read_bytes())
     raw[70] ^= 1

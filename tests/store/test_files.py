@@ -16,6 +16,28 @@ def test_text_is_replaced_whole(tmp_path, monkeypatch):
     assert [p.name for p in path.parent.iterdir()] == ["a.json"]
 
 
+def test_a_failed_sync_is_reported_once(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / ".grown").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_sync_all", full)
+        files.publish(tmp_path / ".grown", tmp_path / "node")
+    with pytest.raises(StoreError, match="node cannot be written: No space left on device"):
+        files.settle()
+    files.settle()
+
+
+def test_what_is_removed_before_it_is_on_the_disk_is_no_failure(tmp_path):
+    for i in range(20):
+        (tmp_path / ".grown").mkdir()
+        (tmp_path / ".grown" / "a").write_text("a")
+        files.publish(tmp_path / ".grown", tmp_path / str(i))
+        files.remove(tmp_path / str(i))
+    files.settle()
+
+
 def test_json_has_no_nan(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         files.write_json(tmp_path / "a", float("nan"))

@@ -22,6 +22,7 @@ ALLOWED = {
     ("lth_jax/store/files.py", "publish"): "its rename",
     ("lth_jax/store/files.py", "seal"): "into a folder that is renamed when whole",
     ("lth_jax/store/checkpoints.py", "end"): "into a folder that is renamed when whole",
+    ("lth_jax/data/prepare.py", "_keep_decoded"): "into a folder that is sealed when whole",
     ("lth_jax/store/runs.py", "_mend"): "a log: cuts a torn line off",
     ("lth_jax/store/records.py", "append"): "a log: appends a line",
     ("lth_jax/report/plotting.py", "image"): "into memory",
@@ -172,7 +173,7 @@ def test_a_failed_write_leaves_the_old_content_alone(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    for step in ("sync", "publish"):
+    for step in ("_sync", "publish"):
         with monkeypatch.context() as patch:
             patch.setattr(files, step, full)
             with pytest.raises(StoreError, match="a cannot be written: No space left on device"):
