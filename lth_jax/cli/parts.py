@@ -110,7 +110,7 @@ def _failure(error: Exception, module: str) -> str:
         name = str(frame.f_globals.get("__name__"))
         if name == module or (place and name.partition(".")[0] == package):
             place = f" ({frame.f_code.co_filename}, line {line})"
-    return f"which fails: {type(error).__name__}: {one_line(error)}{place}"
+    return f"which fails: {type(error).__name__}: {one_line(error).rstrip('.')}{place}."
 
 
 def choose(field: str, name: str, table: Mapping[str, Any]) -> Any:

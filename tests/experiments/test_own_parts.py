@@ -133,7 +133,7 @@ def test_a_function_that_is_changed_under_its_name_is_another_run(tmp_path, monk
         ),
         (
             {"train.loss": f"{HERE}careless"},
-            rf"`train.loss` is .*careless', .*: KeyError: 'scale' \(.*own.py, line {LAST}\)$",
+            rf"`train.loss` is .*careless', .*: KeyError: 'scale' \(.*own.py, line {LAST}\)\.$",
         ),
         (
             {"train.metrics": (f"{HERE}careless",)},
