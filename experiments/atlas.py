@@ -22,11 +22,13 @@ at laptop size.
 `document` writes the finished studies as a page of a documentation site into a folder.
 """
 
+import math
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.context
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,8 @@ from lth_jax.report.atlas import document, write_atlas
 from lth_jax.report.chapters import Chapter
 from lth_jax.store import locks
 
+OUTCOMES = Path(__file__).parent / "studies" / "outcomes.toml"
+"""By study and verdict: how the results compare with the expectation."""
 PILOT_SEEDS = 8
 SOURCE = (
     "The claims are those of “Applications and Interdisciplinary Connections”, the part of an "
@@ -80,8 +84,8 @@ def run(
       claims: of the studies.
       runner: trains their networks, or those of one worker.
       again: whether finished studies run again.
-      workers: processes, each of which runs one study at a time on its share of the cores; studies
-        that measure time run alone, after the others.
+      workers: processes, each of which runs one study at a time on its share of the cores, those
+        first that took longest in another round; studies that measure time run alone at the end.
 
     Returns:
       The path of the page.
@@ -96,12 +100,19 @@ def run(
         jobs.insert(0, pipeline.NAME)
     if workers > 1:
         shared = [claim for claim in jobs if claim == pipeline.NAME or not STUDIES[claim].timed]
+        shared.sort(key=lambda claim: _seconds(runner, size, claim), reverse=True)
         _in_workers(workers, shared, (size, name, runner.machine.to_dict(), again))
         jobs = [claim for claim in jobs if claim not in shared]
     for claim in jobs:
         finish(claim, size, name, runner, again=again)
         draw(size, runner)
     return draw(size, runner)
+
+
+def _seconds(runner: StudyRunner, size: str, claim: str) -> float:
+    """The longest time of a study's finished rounds; infinite without any."""
+    done = answers.read_rounds(_folder(runner, size, claim), size)
+    return max((one["seconds"] for one in done.values()), default=math.inf)
 
 
 def finish(claim: str, size: str, name: str, runner: StudyRunner, *, again: bool = False) -> None:
@@ -208,9 +219,12 @@ def chapters_of(size: str, runner: StudyRunner) -> list[Chapter]:
     failed = {name: wrong_controls(one) for name, one in whole.items()}
     command = f"python -m experiments.atlas --size={size}"
     chapters = [Chapter(pipeline.PROTOCOL._asdict(), whole, None, command)] if whole else []
+    outcomes = tomllib.loads(OUTCOMES.read_text())
     for claim in STUDIES:
         if one := _chapter(size, claim, runner):
-            chapters.append(one._replace(failed=failed))
+            one = one._replace(failed=failed)
+            outcome = outcomes.get(claim, {}).get(one.verdict, "")
+            chapters.append(one._replace(protocol=one.protocol | {"outcome": outcome}))
     return chapters
 
 

@@ -264,11 +264,12 @@ def shown(part: Found) -> str:
     >>> shown({"estimate": 2.04, "low": 1.0, "high": None, "unit": "points"})
     '+2.04 [+1, –] points'
     """
-    ends = [_signed(part[name]) for name in ("estimate", "low", "high")]
+    ends = [signed(part[name]) for name in ("estimate", "low", "high")]
     return f"{ends[0]} [{ends[1]}, {ends[2]}] {part['unit']}".strip()
 
 
-def _signed(value: float | None) -> str:
+def signed(value: float | None) -> str:
+    """A number with its sign, or "–" for None."""
     return "–" if value is None else f"{value:+.3g}".replace("-", "−")
 
 

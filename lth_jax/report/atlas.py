@@ -18,9 +18,11 @@ from lth_jax.report.chapters import (
     Chapter,
     cells,
     clock,
+    corrected,
     headlines,
     history,
     markdown,
+    markdown_table,
     result,
     sentence,
     state,
@@ -165,6 +167,8 @@ def document(folder: Path, size: str, chapters: Sequence[Chapter], source: str =
         lines += ["", f"*Protocol.* {history(chapter)}"] if chapter.changes else []
         if claim in pictures:
             lines += ["", f"![{words['title']}](atlas/{claim}.svg)", "", _caption(chapter)]
+        rows = _numbers(chapter, ("primaries",))
+        lines += ["", markdown_table(rows)] if len(rows) > 1 else []
     files.write(folder / "atlas.md", ("\n".join(lines) + "\n").encode())
     return folder / "atlas.md"
 
@@ -172,7 +176,7 @@ def document(folder: Path, size: str, chapters: Sequence[Chapter], source: str =
 def _section(chapter: Chapter, picture: Picture | None) -> dict[str, Any]:
     """The parts of a study that the template shows."""
     protocol, found = chapter.protocol, chapter.found
-    _, verdict, part, first, second, delta, seeds = cells(chapter)
+    _, verdict, part, first, second, ends, delta, seeds = cells(chapter)
     flops = [f"{value / 1e9:.3g}" for value in found["flops"].values()]
     return {
         **{name: protocol[name] for name in ("claim", "title", "says")},
@@ -180,6 +184,7 @@ def _section(chapter: Chapter, picture: Picture | None) -> dict[str, Any]:
         "colour": COLOURS[chapter.judgement["verdict"]],
         "part": part,
         "effects": [first, second],
+        "corrected": ends,
         "delta": delta,
         "seeds": seeds,
         "time": clock(chapter.seconds),
@@ -205,21 +210,23 @@ def _premise(gate: dict[str, Any]) -> str:
     return f"Premise, that tickets beat masks drawn at random here: {shown(part)}, {is_met}."
 
 
-def _numbers(chapter: Chapter) -> list[list[str]]:
+def _numbers(
+    chapter: Chapter, kinds: Sequence[str] = ("primaries", "secondary")
+) -> list[list[str]]:
     """Primaries with corrected intervals and secondary effects, a column for each round."""
     header = (f"{name} [95 %]" for name in chapter.rounds)
     rows = [["", *header, "corrected", "method, coverage", "δ", "seeds"]]
     rounds = list(chapter.rounds.values())
-    for kind in ("primaries", "secondary"):
+    for kind in kinds:
         for part in rounds[-1][kind]:
             same: list[dict[str, Any]] = [
                 next((p for p in one[kind] if p["name"] == part["name"]), {}) for one in rounds
             ]
             name = part["name"] if kind == "secondary" else f"primary: {part['name']}"
-            corrected = [_ends(each["corrected"]) for each in same if "corrected" in each]
+            ends = corrected(each for each in same if "corrected" in each)
             cells = [shown(each) if each else "–" for each in same]
             last = [_method(part), f"{part['delta']:g}", str(part["seeds"])]
-            rows.append([name, *cells, "; ".join(corrected) or "–", *last])
+            rows.append([name, *cells, ends or "–", *last])
     return rows
 
 
@@ -227,11 +234,6 @@ def _method(part: dict[str, Any]) -> str:
     """The method of an interval, and its coverage as simulated on the values."""
     covered = "" if part["coverage"] is None else f", {100 * part['coverage']:.1f} %"
     return f"{part['method']}{covered}"
-
-
-def _ends(ends: Sequence[float | None]) -> str:
-    low, high = ("–" if end is None else f"{end:+.3g}".replace("-", "−") for end in ends)
-    return f"[{low}, {high}]"
 
 
 def _controls(found: dict[str, Any]) -> list[list[str]]:

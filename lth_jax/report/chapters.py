@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +16,7 @@ from lth_jax.measures.judge import (
     judgement,
     overall,
     shown,
+    signed,
 )
 from lth_jax.measures.verdicts import (
     BELOW,
@@ -59,16 +61,17 @@ WORDS = (
     ("Statistic", "statistic"),
     ("Rule", "rule"),
     ("Expected", "expects"),
+    ("Outcome", "outcome"),
     ("Limits", "limits"),
 )
-"""The texts of a protocol that are shown, with their headings."""
+"""The texts of a study that are shown, with their headings."""
 
 
 class Chapter(NamedTuple):
     """One study as it is shown.
 
     Attributes:
-      protocol: the fields of a `Protocol`.
+      protocol: the fields of a `Protocol`, and `outcome`, which compares results and expectation.
       rounds: the numbers of each finished round, in order: those of `judge.found`, and `seconds`,
         `finished`, `hash` and `environment`.
       figure: the picture of its deciding numbers; None if there is none.
@@ -169,18 +172,17 @@ FIELDS = (
 
 MARGINS = (
     "Verdicts use intervals that are corrected for the number of tests, which can be wider than "
-    "the 95 % intervals shown. An effect whose name ends in a number, such as `ticket − dense + "
-    "5`, contains its margin: the claim allows a loss of 5, so δ is 0, and the difference itself "
-    "is the effect minus 5."
+    "the 95 % intervals. An effect whose name ends in a number, such as `ticket − dense + 5`, "
+    "contains its margin: the claim allows a loss of 5, so δ is 0. The difference itself, the "
+    "effect minus 5, is given in brackets."
 )
 """The sentence below tables of deciding effects."""
 
 
 def markdown(size: str, chapters: Sequence[Chapter]) -> str:
     """The table of verdicts for a README, and when and with what they were made."""
-    head = ["claim", "verdict", "deciding effect", "discovery [95 %]", "replication [95 %]", "δ"]
-    lines = [[*head, "seeds"], ["---"] * (len(head) + 1), *map(cells, chapters)]
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    head = ["claim", "verdict", "deciding effect", "discovery [95 %]", "replication [95 %]"]
+    table = markdown_table([[*head, "corrected", "δ", "seeds"], *map(cells, chapters)])
     made = [one for chapter in chapters for one in chapter.rounds.values()]
     dates = sorted({found["finished"][:10] for found in made})
     libraries = {
@@ -193,6 +195,12 @@ def markdown(size: str, chapters: Sequence[Chapter]) -> str:
         f"{when}, {', '.join(sorted(libraries))}, {clock(sum(found['seconds'] for found in made))}"
     )
     return f"{table}\n\n`python -m experiments.atlas --size={size}`, {facts}."
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows, the first of which is the header, as a table in Markdown."""
+    head, *body = rows
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body))
 
 
 def sentence(text: str) -> str:
@@ -225,10 +233,33 @@ def cells(chapter: Chapter) -> list[str]:
     heads = headlines(chapter)
     who = f"{chapter.protocol['claim']} {chapter.protocol['title']}"
     if not heads:
-        return [who, chapter.verdict, *["–"] * 5]
-    both = [shown(heads[name]) if name in heads else "–" for name in ROUNDS]
-    head = list(heads.values())[-1]
-    return [who, chapter.verdict, head["name"], *both, f"{head['delta']:g}", str(head["seeds"])]
+        return [who, chapter.verdict, *["–"] * 6]
+    both = [_with_difference(heads[name]) if name in heads else "–" for name in ROUNDS]
+    head, ends = list(heads.values())[-1], corrected(heads.values())
+    row = [who, chapter.verdict, head["name"], *both, ends, f"{head['delta']:g}"]
+    return [*row, str(head["seeds"])]
+
+
+def corrected(parts: Iterable[dict[str, Any]]) -> str:
+    """The corrected intervals of an effect in each round.
+
+    >>> corrected([{"corrected": [-1.0, 2.0]}, {"corrected": [0.5, None]}])
+    '[−1, +2]; [+0.5, –]'
+    """
+    return "; ".join(f"[{', '.join(map(signed, part['corrected']))}]" for part in parts)
+
+
+def _with_difference(part: dict[str, Any]) -> str:
+    """An effect with its interval and, if it contains a margin, the difference without it.
+
+    >>> part = {"estimate": 5.5, "low": 4.0, "high": 7.0, "unit": "%", "delta": 0.0}
+    >>> _with_difference(part | {"name": "ticket − dense + 5"})
+    '+5.5 [+4, +7] % (difference +0.5)'
+    """
+    margin = re.search(r" \+ ([\d.]+)$", part["name"])
+    if part["delta"] or part["estimate"] is None or margin is None:
+        return shown(part)
+    return f"{shown(part)} (difference {signed(part['estimate'] - float(margin[1]))})"
 
 
 def history(chapter: Chapter) -> str:

@@ -85,9 +85,9 @@ def test_the_page_holds_everything_and_escapes_it(tmp_path):
     ):
         assert text in page
     assert "$" not in page
-    told = json.loads((tmp_path / "atlas.json").read_text())["studies"][0]
+    reported = json.loads((tmp_path / "atlas.json").read_text())["studies"][0]
     for name in ("claim", "verdict", "estimate", "low", "high", "delta", "seeds", "controls"):
-        assert name in told
+        assert name in reported
     assert (tmp_path / "X1" / "figure.png").stat().st_size > 1000
 
 
@@ -115,8 +115,20 @@ def test_the_atlas_is_a_page_of_the_documentation(tmp_path):
     assert "*Protocol.* One. Two <v>." in page and "intervals over the seeds.\n" in page
     assert "contains its margin: the claim allows a loss of 5" in page
     assert "## X1 A <claim>" in page and "| X1 A <claim> | supported, one round |" in page
+    assert "| +2 [+1, –] points | – | [+1, –] | 1 | 48 |" in page
+    assert "| primary: effect | +2 [+1, –] points | [+1, –] | sign-flip, 94.7 % | 1 | 48 |" in page
+    assert "beside <it>" not in page  # secondary effects are on the HTML page
     for name in ("effects", "X1"):
         assert f"](atlas/{name}.svg)" in page and (tmp_path / "atlas" / f"{name}.svg").exists()
+
+
+def test_results_are_compared_with_the_expectation(tmp_path):
+    one = chapter()
+    one = one._replace(protocol=one.protocol | {"outcome": "as expected"})
+    assert (
+        "*Expected.* W & w.\n\n*Outcome.* As expected."
+        in document(tmp_path, "laptop", [one]).read_text()
+    )
 
 
 def test_curves_are_no_deciding_effects(tmp_path):
@@ -157,7 +169,7 @@ def test_a_study_without_numbers_has_a_line_too():
         "`python -m experiments.atlas --size=smoke`, 2026-11-22, flax 0.12, jax 0.10, optax 0.2, "
         "61 s."
     )
-    assert line == "| X1 A <claim> | controls hold | – | – | – | – | – |"
+    assert line == "| X1 A <claim> | controls hold | – | – | – | – | – | – |"
 
 
 def test_values_are_found_by_all_fields():
