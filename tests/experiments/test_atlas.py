@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tomllib
 
 import pytest
 
@@ -12,6 +13,7 @@ from lth_jax.cli.programs import UserError
 from lth_jax.measures.claims import KINDS
 from lth_jax.measures.judge import ROUNDS
 from lth_jax.report import answers
+from lth_jax.report.chapters import STATES
 from lth_jax.store import CorruptError
 from tests.experiments.test_damage import HARMS
 
@@ -118,6 +120,13 @@ def test_every_protocol_is_registered(claim):
     lines = registration.check(STUDIES[claim])
     assert [line["version"] for line in lines] == list(range(1, len(lines) + 1))
     assert all(line["reason"] for line in lines)
+
+
+def test_every_study_compares_its_result_with_the_expectation():
+    outcomes = tomllib.loads(atlas.OUTCOMES.read_text())
+    assert set(outcomes) == set(STUDIES)
+    for texts in outcomes.values():
+        assert texts and set(texts) <= set(STATES) and all(texts.values())
 
 
 def test_versions_are_appended_and_an_edited_line_is_named(tmp_path):
