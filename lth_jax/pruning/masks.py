@@ -167,6 +167,10 @@ def _prunable_items(mask: Mask, prunable: Prunable) -> dict[str, jax.Array]:
 def count_kept(mask: Mask, prunable: Prunable) -> jax.Array:
     """How many prunable weights the mask keeps (int32 scalar).
 
+    Raises:
+      ValueError: `prunable` has another structure than `mask`, or no True leaf.
+      TypeError: a leaf of `prunable` is not a Python boolean.
+
     >>> count_kept({"w": jnp.array([True, False, True])}, {"w": True}).item()
     2
     """
@@ -177,6 +181,8 @@ def count_kept(mask: Mask, prunable: Prunable) -> jax.Array:
 @compiled
 def density(mask: Mask, prunable: Prunable) -> jax.Array:
     """The fraction of prunable weights that the mask keeps (float32 scalar).
+
+    Errors are those of `count_kept`.
 
     >>> density({"w": jnp.array([True, False])}, {"w": True}).item()
     0.5
@@ -191,7 +197,8 @@ def density_per_leaf(
 ) -> dict[str, jax.Array]:
     """The fraction kept of each prunable leaf, by its name (float32).
 
-    A scalar, or a vector with one entry per layer where `layouts` declares stacked layers.
+    A scalar, or a vector with one entry per layer where `layouts` declares stacked layers. Errors
+    are those of `count_kept`.
 
     >>> mask = {"a": jnp.array([True, False]), "b": jnp.array([True])}
     >>> {k: v.item() for k, v in density_per_leaf(mask, {"a": True, "b": False}).items()}
@@ -222,7 +229,8 @@ def distance(mask: Mask, other: Mask, prunable: Prunable) -> jax.Array:
 def collapsed(mask: Mask, prunable: Prunable, *, layouts: Layouts | None = None) -> list[str]:
     """The names of the prunable leaves that keep no weight (layer collapse).
 
-    A layer of a stack is named `leaf[index]`. Reads values, so call it outside of `jax.jit`.
+    A layer of a stack is named `leaf[index]`. Reads values, so call it outside of `jax.jit`. Errors
+    are those of `count_kept`.
 
     >>> collapsed({"a": jnp.array([False, False]), "b": jnp.array([True])}, {"a": True, "b": True})
     ['a']
@@ -242,6 +250,7 @@ def shuffle(key: Key, mask: Mask, *, prunable: Prunable, layouts: Layouts | None
 
     The count of every layer is preserved exactly; which weights are kept is uniform and
     independent between layers (Frankle et al., 2021, "Pruning Neural Networks at Initialization").
+    Errors are those of `count_kept`.
 
     >>> mask = {"w": jnp.arange(6).reshape(2, 3) < 2}
     >>> shuffle(jax.random.key(0), mask, prunable={"w": True})["w"].sum().item()
@@ -268,6 +277,8 @@ def shuffle(key: Key, mask: Mask, *, prunable: Prunable, layouts: Layouts | None
 @compiled
 def shuffle_globally(key: Key, mask: Mask, *, prunable: Prunable) -> Mask:
     """Permutes the mask over all prunable leaves together: only the total count is preserved.
+
+    Errors are those of `count_kept`.
 
     >>> mask = {"a": jnp.ones(2, bool), "b": jnp.zeros(4, bool)}
     >>> moved = shuffle_globally(jax.random.key(0), mask, prunable={"a": True, "b": True})

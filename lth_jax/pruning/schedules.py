@@ -35,6 +35,7 @@ def one_shot(final: float) -> Schedule:
 
     Raises:
       ValueError: `final` outside (0, 1].
+      TypeError: `final` is not a number.
 
     >>> [one_shot(0.1)(level) for level in range(3)]
     [1.0, 0.1, 0.1]
@@ -67,6 +68,7 @@ def linear(levels: int, final: float) -> Schedule:
 
     Raises:
       ValueError: `levels` below 1 or `final` outside (0, 1].
+      TypeError: `final` is not a number.
 
     >>> [linear(2, 0.5)(level) for level in range(4)]
     [1.0, 0.75, 0.5, 0.5]
@@ -81,6 +83,7 @@ def cubic(levels: int, final: float) -> Schedule:
 
     Raises:
       ValueError: `levels` below 1 or `final` outside (0, 1].
+      TypeError: `final` is not a number.
 
     >>> [cubic(2, 0.5)(level) for level in range(4)]
     [1.0, 0.5625, 0.5, 0.5]
@@ -95,6 +98,7 @@ def exponential(levels: int, final: float) -> Schedule:
 
     Raises:
       ValueError: `levels` below 1 or `final` outside (0, 1].
+      TypeError: `final` is not a number.
 
     >>> [round(exponential(2, 0.01)(level), 6) for level in range(4)]
     [1.0, 0.1, 0.01, 0.01]

@@ -84,8 +84,8 @@ def globally(minimum: int | float = 0) -> Scope:
         A layer with fewer live weights keeps them all.
 
     Raises:
-      ValueError: `minimum` is negative or, as a density, above 1. From `counts`: the minima
-        together exceed the count.
+      ValueError: `minimum` is negative or, as a density, above 1; from `counts`, the density is
+        outside (0, 1], or the minima together exceed the count.
 
     >>> scope = globally(minimum=1)
     >>> params = {"a": jnp.array([[3.0, 4.0]]), "b": jnp.array([[1.0, 2.0]])}
@@ -144,6 +144,9 @@ def layerwise() -> Scope:
     `counts` takes one density for all leaves ("uniform"), or a tree of densities, one per leaf, as
     `per_leaf` makes it.
 
+    Raises:
+      ValueError: (from `counts`) a density is outside (0, 1].
+
     >>> scope, params = layerwise(), {"a": jnp.array([[3.0, 4.0]]), "b": jnp.array([[1.0, 2.0]])}
     >>> mask, prunable = jax.tree.map(lambda p: p > 0, params), {"a": True, "b": True}
     >>> count = scope.counts(params, 0.5, prunable=prunable)
@@ -162,8 +165,8 @@ def erk() -> Scope:
     keeps at least 1 weight. A leaf of three axes or more needs a layout.
 
     Raises:
-      ValueError: (from `counts`) the density keeps fewer weights than there are prunable layers, or
-        a leaf of three axes or more has no layout.
+      ValueError: (from `counts`) the density is outside (0, 1] or keeps fewer weights than there
+        are prunable layers, or a leaf of three axes or more has no layout.
 
     >>> params = {"a": jnp.zeros((100, 100)), "b": jnp.zeros((100, 10))}
     >>> count = erk().counts(params, 0.2, prunable={"a": True, "b": True})

@@ -69,6 +69,7 @@ def edge_popup(
 
     Raises:
       ValueError: the scores are invalid, and values can be read.
+      TypeError: a leaf of `mask_scores` is not floating-point.
 
     Example:
       >>> from lth_jax.pruning import scopes
@@ -194,11 +195,10 @@ def harden(soft: SoftMask) -> Mask:
 def init_scores(
     key: Key, params: Params, *, prunable: Prunable, layouts: Layouts | None = None
 ) -> MaskScores:
-    """Initial mask scores of edge-popup: uniform on ±1/√fan_in, as in the paper.
+    """Initial mask scores of edge-popup: uniform on ±1/√fan_in (Ramanujan et al. 2020).
 
-    Leaves that are not prunable get zeros.
-
-    Zhou et al. 2019 initialise all scores to 0, a probability of ½.
+    Leaves that are not prunable get zeros. Zhou et al. 2019 initialise all scores to 0, a
+    probability of ½.
 
     Args:
       key: a typed PRNG key; each leaf folds its position into it.

@@ -42,7 +42,7 @@ def wanda(inputs: Inputs) -> Criterion:
       A criterion that needs `batches`.
 
     Raises:
-      ValueError: from the criterion, if `inputs` reports nothing, or a leaf `params` does not have.
+      ValueError: from the criterion, if `inputs` reports nothing, or a leaf that `params` lacks.
 
     Example:
       >>> params = {"kernel": jnp.array([[1.0], [-2.0]])}

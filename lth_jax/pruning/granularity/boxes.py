@@ -24,6 +24,9 @@ def rows(reduction: Reduction = jnp.sum) -> Granularity:
       reduction: computes a unit's score from those of its weights; pruned weights count as 0. The
         default, `jnp.sum`, equals the L1 norm where scores are not negative.
 
+    Raises:
+      ValueError: (from `to_units`) a prunable leaf has no layout.
+
     >>> scores, mask = {"w": jnp.array([[1.0, 2.0], [3.0, 4.0]])}, {"w": jnp.ones((2, 2), bool)}
     >>> rows().to_units(scores, mask, prunable={"w": True}).scores["w"].ravel().tolist()
     [3.0, 7.0]

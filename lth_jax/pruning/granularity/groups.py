@@ -17,7 +17,7 @@ from lth_jax.types import Mask, Prunable, Scores
 def groups(
     members: Mapping[str, Mapping[int, np.ndarray]], reduction: Reduction = jnp.sum
 ) -> Granularity:
-    """Given groups of slices across leaves, for example the removable units of a network.
+    """Units that are groups of slices across leaves, such as the removable units of a network.
 
     A group consists of slices: the weights at the group's indices on an axis of a leaf. Its score
     is the sum of the reduced scores of its slices. A weight is kept if all groups that contain it

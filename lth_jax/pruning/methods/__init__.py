@@ -3,7 +3,8 @@
 A method is built once from its options. Each member of a population has its own `Inputs`: initial
 mask, final count and key. `Method` documents the training step.
 
-`METHODS` holds all builders by name; `METHODS.register` adds one.
+`METHODS` holds all builders by name; `METHODS.register` adds one. Builders raise `ValueError` for
+options that are out of range.
 
 >>> import jax, jax.numpy as jnp, optax
 >>> from lth_jax.pruning import masks, scopes

@@ -58,6 +58,10 @@ def gradual(
       prunable: static tree of Python booleans.
       layouts: the meaning of the kernels' axes (`lth_jax.layouts`), as `pruner` needs it.
 
+    Raises:
+      ValueError: `events` is out of range.
+      TypeError: `inner` is not an optimizer.
+
     >>> from lth_jax.pruning import prune, scopes, schedules
     >>> params, prunable, scope = {"w": jnp.array([[3.0, 1.0]])}, {"w": True}, scopes.globally()
     >>> pruner = prune.prune(lambda params, mask, **_: jax.tree.map(jnp.abs, params), scope)
@@ -208,6 +212,9 @@ def straight_through(
       events: after which updates the mask is revised; after each by default.
       prunable: static tree of Python booleans.
       layouts: the meaning of the kernels' axes (`lth_jax.layouts`), as `pruner` needs it.
+
+    Raises:
+      ValueError: `events` is out of range; from `init`, the scores are invalid.
 
     >>> from lth_jax.pruning import prune, scopes
     >>> from lth_jax.pruning.transforms import effective_params

@@ -31,8 +31,8 @@ def mask_slots(inner: optax.GradientTransformation, state: Any, mask: Mask) -> A
     weight (rows and columns of Adafactor and SM3) are unchanged.
 
     Args:
-      inner: the optimizer whose state it is.
-      state: the state; any pytree.
+      inner: the optimizer that `state` belongs to.
+      state: its state; any pytree.
       mask: boolean leaves like the parameters.
 
     Returns:

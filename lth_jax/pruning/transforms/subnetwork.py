@@ -101,6 +101,9 @@ def mask_updates() -> Transform:
     Only updates are masked: in `optax.chain(optimizer, mask_updates())` the optimizer receives
     pruned weights and keeps slots for them. `masked` hides them.
 
+    Raises:
+      ValueError: (from `update`) `mask` does not fit the updates.
+
     >>> tx = optax.chain(optax.sgd(1.0), mask_updates())
     >>> params, mask = {"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([True, False])}
     >>> updates, _ = tx.update({"w": jnp.ones(2)}, tx.init(params), params, mask=mask)
@@ -181,6 +184,10 @@ def static_sparse(inner: optax.GradientTransformation, start: Start) -> Transfor
     Args:
       inner: any optimizer; see `masked`.
       start: `params -> mask`, usually random with ERK densities.
+
+    Raises:
+      ValueError: by `init` and `update`, as in `masked`.
+      TypeError: an argument has the wrong type.
 
     >>> tx = static_sparse(optax.sgd(1.0), lambda params: {"w": jnp.array([True, False])})
     >>> params = {"w": jnp.array([1.0, 2.0])}
