@@ -108,7 +108,7 @@ def scratch(fan: st.Fan) -> Control:
     the ticket).
 
     Args:
-      fan: the variance of the initializer is inverse to it: `structure.fan_in` or `fan_average`.
+      fan: `structure.fan_in` or `fan_average`, to which the initial variance is inverse.
     """
 
     def control(

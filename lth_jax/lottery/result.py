@@ -248,6 +248,9 @@ class Result:
 
         Args:
           metric: as in `table`; the test accuracy by default.
+
+        Raises:
+          ValueError: there is no such metric.
         """
         chosen = self._metric(metric) if metric else headline_metric(self.record)
         return Table(rows_of.difference_rows(self.record, chosen) if chosen else [])
@@ -267,6 +270,7 @@ class Result:
           metric: as in `table`; the test accuracy by default.
 
         Raises:
+          ValueError: there is no such metric.
           lth_jax.extras.MissingExtraError: Matplotlib is not installed.
         """
         from lth_jax.report import figures

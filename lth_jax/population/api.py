@@ -132,8 +132,8 @@ def train(
       `"validation_<metric>"`, float32 `[E, n]`, NaN from where a member diverged.
 
     Raises:
-      ValueError: the plan is invalid, the steps are out of range, or the members do not fit the
-        task's network.
+      TypeError, ValueError: the plan is invalid, the steps are out of range, or the members do not
+        fit the task's network.
 
     >>> import flax.linen as nn, optax
     >>> data = (np.zeros((40, 4)), np.arange(40) % 2)

@@ -33,10 +33,11 @@ def averaged(
 ) -> optax.GradientTransformationExtraArgs:
     """Averages the weights after every `every`-th update from `start` on.
 
-    Updates are those of the inner optimizer; `average_of` reads the mean (Izmailov et al., 2018,
-    "Averaging weights leads to wider optima"). BatchNorm statistics do not fit the mean weights;
-    `mean_network` recomputes them. Pruned weights are 0 in the mean as long as the mask does not
-    change.
+    Source: Izmailov et al. (2018), "Averaging weights leads to wider optima".
+
+    Updates are those of the inner optimizer; `average_of` reads the mean. BatchNorm statistics do
+    not fit the mean weights; `mean_network` recomputes them. Pruned weights are 0 in the mean as
+    long as the mask does not change.
 
     Args:
       inner: the optimizer, including the mask.

@@ -96,8 +96,8 @@ def distillation(logits: jax.Array, taught: DistillTargets) -> jax.Array:
     """The distillation loss from labels and teachers (Hinton, Vinyals and Dean, 2015).
 
     `(1 − w) CE(y, z) + w T² KL(p_T ‖ softmax(z / T))`, where `p_T` is the mean of the teachers'
-    `softmax(v / T)`. With `w = 0` it is the cross-entropy; with T → ∞ the second term tends to
-    `|z̃ − ṽ|² / (2 classes)` of the logits less their means.
+    `softmax(v / T)`. With `w = 0` it is the cross-entropy; with one teacher and T → ∞, `T² KL`
+    tends to `|z̃ − ṽ|² / (2 classes)` of the logits less their means.
 
     Args:
       logits: `(n, …, classes)`, any float dtype.

@@ -180,11 +180,11 @@ def choose_plan(
     """Measures candidate plans on the given network, data and device, and returns the fastest.
 
     Plans whose compiled program needs more than the free memory are excluded. The others run
-    training steps on copies of the members in turn, for `repeats` rounds; plans slower than the
-    best by half are measured once. The number of steps is such that the first plan takes a quarter
-    of a second. The result of a plan is its smallest time for a segment with validation. The cost
-    includes padding. On CPUs, if other processes use the cores, CPU time is compared instead of
-    wall time, and by default the choice is not cached.
+    training steps on copies of the members in turn, for `repeats` rounds; plans that take more than
+    1.5 times as long as the best are measured once. The number of steps is such that the first plan
+    takes a quarter of a second. The result of a plan is its smallest time for a segment with
+    validation. The cost includes padding. On CPUs, if other processes use the cores, CPU time is
+    compared instead of wall time, and by default the choice is not cached.
 
     Args:
       trainer: the static part.
