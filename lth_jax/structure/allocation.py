@@ -44,10 +44,11 @@ Solve = Callable[[Problem], np.ndarray]
 
 
 def greedy(problem: Problem) -> np.ndarray:
-    """Removes the step of lowest score per saved cost until every budget holds.
+    """Lowers counts step by step, lowest score per saved cost first, until every budget holds.
 
-    The cost of a step is its exact cost in the network so far, as a share of the budgets that do
-    not hold yet. Afterwards the steps that still fit return, highest score per cost first.
+    A step leads from an option of one group to the next. Its cost is exact in the network so far,
+    as a share of the budgets that do not hold yet. Afterwards the steps that still fit return,
+    highest score per cost first.
 
     Args:
       problem: the problem.

@@ -24,10 +24,10 @@ from lth_jax.types import Count, Info, Mask, Params, Prunable, Scores
 def by_budget(structure: Structure, cost: str = "flops", *, multiple: int = 1) -> Scope:
     """A scope in which all units compete within a budget, which the density gives.
 
-    `counts` makes the share `density` of the dense network's cost. `select` removes the step of
-    lowest score per saved cost until the cost of the network is at most that; then the removed
-    steps that still fit return, highest score per cost first, as in `greedy` of `fit`. Pure, so
-    that every member of a population has a budget and scores of its own.
+    `counts` gives the share `density` of the dense network's cost. `select` removes units,
+    `multiple` of one group at a time, lowest score per saved cost first, until the network costs at
+    most that; then those that still fit return, highest score per cost first, as in `greedy`. Pure,
+    so that every member of a population has a budget and scores of its own.
 
     Args:
       structure: from `find_groups`; its pruner needs `granularity(structure)` and the leaves of

@@ -43,7 +43,7 @@ def measure_latency(
     repeats: int = 20,
     copies: int = 3,
 ) -> Latency:
-    """Measures a compiled function with all units, without most, and each group at some counts.
+    """Measures a compiled function with all units, the fewest, and some counts of each group.
 
     The prediction adds up the savings of the groups, `dense − r Σ_g (dense − latency_g(count_g))`,
     with linear interpolation between counts. One factor `r` makes it right for the network with one

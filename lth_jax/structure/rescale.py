@@ -65,10 +65,10 @@ FANS: dict[layers.Initialization, Fan] = {
 
 
 def fan_of(module: Any) -> Fan:
-    """The fan of each leaf: the initial variance is inverse to it.
+    """The `Fan` of a network's initialisers, by its attribute `initialization`.
 
-    For networks without `initialization`, of any framework, the fan of a kernel is its fan-in, as
-    in the default initialisers of Flax, Equinox and Haiku.
+    Without this attribute, in any framework, the fan of a kernel is its fan-in, as in the default
+    initialisers of Flax, Equinox and Haiku.
     """
     of_kernels = FANS.get(getattr(module, "initialization", None), fan_in)  # type: ignore[arg-type]
 

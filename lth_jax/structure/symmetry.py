@@ -26,8 +26,9 @@ def permute(structure: Structure, params: Params, orders: Mapping[str, Any]) -> 
       orders: group name → int `[units]`, a permutation; absent groups are unchanged.
 
     Raises:
-      ValueError: an order is not a permutation of the group's units, or the order of the units
-        matters (`Group.ordered`).
+      ValueError: an order is not a permutation of the group's units, the order of the units matters
+        (`Group.ordered`), or `params` does not fit the structure.
+      KeyError: a name is not that of a group.
 
     >>> import jax.numpy as jnp
     >>> from lth_jax.structure.groups import find_groups
@@ -83,8 +84,8 @@ def match(structure: Structure, target: Params, params: Params, *, sweeps: int =
 def align(structure: Structure, target: Params, params: Params, *, sweeps: int = 100) -> Params:
     """Permutes the units of `params` to agree best with `target`.
 
-    `permute` with the result of `match`. With a bound structure, it can be the `align` of
-    `landscape.along_line`.
+    `permute` with the result of `match`. `functools.partial(align, structure)` can be the argument
+    `align` of `landscape.along_line`.
 
     Args:
       structure: as in `match`.

@@ -32,6 +32,9 @@ def expand(structure: Structure, units: UnitMask) -> Mask:
       A tree of bools shaped like the parameters. All leaves of a removed unit lose its slices,
       including biases and BatchNorm; `prunable` gives these leaves.
 
+    Raises:
+      KeyError: a name is not that of a group.
+
     >>> from lth_jax.structure.groups import find_groups
     >>> params = {"v": jnp.ones((2, 1)), "w": jnp.ones((3, 2))}
     >>> found = find_groups(lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"], params, jnp.ones((1, 3)))
@@ -117,6 +120,12 @@ def members(structure: Structure) -> dict[str, dict[int, np.ndarray]]:
     """Leaf name → axis → unit number of each index, or −1.
 
     Units are numbered consecutively over all groups.
+
+    >>> from lth_jax.structure.groups import find_groups
+    >>> params = {"v": jnp.ones((2, 1)), "w": jnp.ones((3, 2))}
+    >>> found = find_groups(lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"], params, jnp.ones((1, 3)))
+    >>> members(found)
+    {'v': {0: array([0, 1])}, 'w': {1: array([0, 1])}}
     """
     slots: dict[str, dict[int, list[tuple[Slot, int]]]] = {}
     offset = 0
@@ -134,7 +143,8 @@ def granularity(structure: Structure, reduction: Reduction = jnp.sum) -> Granula
     """A granularity of units for pruners: whole channels, heads or hidden units.
 
     Masks have the shapes of the leaves, so ladders, controls and populations work as for single
-    weights. Use it with `prunable(structure)` and a scope of units, `by_group` or `across_groups`.
+    weights. Use it with `prunable(structure)` and a scope of units: `by_group`, `across_groups` or
+    `by_budget`.
 
     Args:
       structure: from `find_groups`.
@@ -160,6 +170,9 @@ def score_units(
 
     Returns:
       For each group by name, float `[units]`.
+
+    Raises:
+      ValueError: `scores` does not fit the structure.
 
     >>> from lth_jax.structure.groups import find_groups
     >>> params = {"v": jnp.ones((2, 1)), "w": jnp.ones((3, 2))}
