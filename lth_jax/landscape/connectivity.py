@@ -86,7 +86,7 @@ def barrier(values: ArrayLike) -> NDArray[np.float64]:
       values: `[..., m]`, along the line, from α = 0 to α = 1.
 
     Returns:
-      float64 `[...]`, not negative up to half the difference of the ends; NaN where a value is.
+      float64 `[...]`, at least `|E(0) − E(1)|/2`; NaN where a value is.
 
     Raises:
       ValueError: if there are fewer than 3 points.

@@ -138,9 +138,9 @@ def extremes(
 
     Raises:
       TypeError: `operator` is not an `Operator`, or `key` not a typed key.
-      ValueError: `k` is not in [1, size] or `smallest` not in [0, size], `tolerance` is
-        negative, a product is not finite, `pilot` has another size, or the basis of `steps` vectors
-        exceeds `memory`.
+      ValueError: `k` is not in [1, size] or `smallest` not in [0, size], `steps` is below one of
+        them, `tolerance` is negative, a product is not finite, `pilot` has another size, or the
+        basis of `steps` vectors exceeds `memory`.
 
     >>> from lth_jax.landscape import dense_hessian, hessian
     >>> loss = lambda w, x: 0.5 * jnp.mean(x) * jnp.sum(w**2 * jnp.array([1.0, 2.0, 5.0, 5.0]))
