@@ -252,7 +252,7 @@ def lengths(data: bytes) -> Lengths:
 
 
 def frontier(rates: np.ndarray, accuracies: np.ndarray) -> np.ndarray:
-    """The Pareto-optimal points: no other point is smaller and at least as accurate.
+    """The Pareto-optimal points: no other is as small and accurate, and better in one.
 
     Args:
       rates: float[n], bytes or bits.

@@ -45,7 +45,7 @@ def save(
       **options: `precision`, `initializer` and `provenance`.
 
     Raises:
-      StoreError: if the file cannot be written (no such folder, permissions, a full disk).
+      store.StoreError: if the file cannot be written (no such folder, permissions, a full disk).
       ValueError: as `encode` raises it.
       TypeError: as `encode` raises it.
 
@@ -68,11 +68,12 @@ def load(
     init: Callable[[Key], Params] | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Ticket:
-    """Reads a ticket from a file; arguments as in `reader.decode`.
+    """Reads a ticket from a file; further arguments as in `decode`.
 
     Raises:
       TicketError: the file is not a readable ticket; the message names it and the reason.
       ValueError: if `like` does not fit, or `init` is needed and missing.
+      OSError: the file cannot be read.
 
     >>> load("nowhere.ticket")
     Traceback (most recent call last):

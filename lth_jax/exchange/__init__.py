@@ -2,7 +2,7 @@
 
 Every `save_` function compares what it wrote with the network before the file appears, and returns
 a `Written` with the file's size beside dense. Arrays must agree bit for bit, outputs of programs to
-a tolerance.
+a tolerance. All raise `store.StoreError` if the file cannot be written.
 """
 
 from lth_jax.exchange.dense import save_safetensors, to_state_dict

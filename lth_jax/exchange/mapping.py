@@ -280,7 +280,7 @@ def warn_of_flattened(
 
     Args:
       shapes: the shape of every leaf.
-      found: its layout, as of `layout_of`.
+      found: its layout, from `layout_of`.
       targets: its entry of the mapping.
     """
     sizes = {name: torch_shape(shapes[name], layout) for name, layout in found.items() if layout}

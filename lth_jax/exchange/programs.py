@@ -96,6 +96,7 @@ def save_stablehlo(
 
     Raises:
       ExchangeError: the outputs differ, or the file exists.
+      lth_jax.extras.MissingExtraError: flatbuffers is not installed.
     """
     check_free(path, overwrite)
     data = to_stablehlo(f, params, x, any_batch=any_batch, platforms=platforms)

@@ -72,7 +72,7 @@ def bcoo(name: str, data: Any, indices: Any, shape: tuple[int, ...]) -> sparse.B
 def pack_nm(leaf: Any, mask: Any, n: int, m: int, layout: Layout = DENSE) -> Packed:
     """The kept values of an N:M leaf and their positions in their groups.
 
-    Groups lie along the inputs, as of `granularity.n_m(n, m)`; sparse tensor cores use 2:4.
+    Groups lie along the inputs, as in `granularity.n_m(n, m)`; sparse tensor cores use 2:4.
 
     Args:
       leaf: array.

@@ -48,7 +48,7 @@ class Reconstruction(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The parts in one word each."""
+        """A short description for reports: method, mask and start."""
         return f"{self.method.name}, mask of {self.mask}, {self.start} start"
 
     def check(self) -> None:
@@ -94,8 +94,8 @@ class Reconstruction(NamedTuple):
 
         Returns:
           `(params, mask, info)`. `info` has bool arrays, an entry per leaf: `"few_rows"`, whether
-          one of its layers has inputs that are all 0, or an expert with fewer rows that are not all
-          0 than inputs; `"not_fitted"`, whether its new weights are NaN or infinite.
+          all inputs of one of its layers are 0, or one of its experts has fewer nonzero rows than
+          inputs; `"not_fitted"`, whether its new weights are NaN or infinite.
 
         Raises:
           ValueError: no layer is prunable, a layer has fewer rows than inputs, or `damping` is too

@@ -41,8 +41,8 @@ class PruneReport:
     """The pruned layers, in order; iterable, and a table when shown.
 
     Attributes:
-      method: its name.
-      layers: one row for each.
+      method: name of the method.
+      layers: a row for each layer.
     """
 
     method: str

@@ -152,6 +152,10 @@ def grams(
       `(layer, gram, rows)`: `XᵀX`, `(groups, inputs, inputs)` in float32 (float64 for weights in
       float64) at full precision, and the number of rows of X.
 
+    Raises:
+      ValueError: no batches, or batches of different shapes that enter different layers.
+      TypeError: `batches` is no list.
+
     >>> f = lambda params, x: jnp.tanh(x @ params["a"]) @ params["b"]
     >>> params = {"a": jnp.zeros((2, 3)), "b": jnp.zeros((3, 1))}
     >>> for layer, gram, rows in grams(f, params, [jnp.ones((4, 2))]):

@@ -27,8 +27,8 @@ class LayerMethod:
     Attributes:
       name: shown in reports.
       solve: the uncompiled function; `weights` and `gram` have one floating-point dtype.
-      damping: λ = `damping` · mean(diag(gram)) is added to the diagonal of the Gram matrix; the
-        smallest where there are several; None if the method inverts nothing.
+      damping: λ = `damping` · mean(diag(gram)) is added to the diagonal of the Gram matrix; of
+        several, the smallest; None if the method inverts nothing.
     """
 
     name: str

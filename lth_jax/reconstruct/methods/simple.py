@@ -10,7 +10,7 @@ from lth_jax.reconstruct.methods.method import LayerMethod, check_damping, dampe
 
 @shared
 def magnitude() -> LayerMethod:
-    """The largest `|w|` stay as they are.
+    """Keeps the weights of largest `|w|`, unchanged.
 
     >>> weights, mask = magnitude()(jnp.array([[3.0], [1.0]]), jnp.eye(2), 1)
     >>> weights.tolist()
@@ -26,9 +26,9 @@ def magnitude() -> LayerMethod:
 
 @shared
 def wanda() -> LayerMethod:
-    """The largest `|w_ij| · ‖x_i‖` stay as they are; `‖x_i‖² = (XᵀX)_ii`.
+    """Keeps the weights of largest `|w_ij| · ‖x_i‖`, unchanged; `‖x_i‖² = (XᵀX)_ii`.
 
-    The best mask without an update when inputs are orthogonal. The paper compares the weights of
+    For orthogonal inputs this is the best mask without an update. The paper compares the weights of
     one output: give counts for each output (`per="output"` in `prune`).
 
     Source: Sun et al. (2024), "A simple and effective pruning approach for large language models".

@@ -13,7 +13,7 @@ from lth_jax.reconstruct.methods.method import LayerMethod, check_damping, dampe
 
 @shared
 def sparse_gpt(damping: float = 0.01, block: int = 128) -> LayerMethod:
-    """One pass over the inputs, with the inverse Hessian of the inputs that are left.
+    """Prunes in one pass over the inputs, with the inverse Hessian of the inputs that are left.
 
     With `H = XᵀX + λI` and the upper triangular U, `H⁻¹ = UᵀU`: at each block the mask is chosen by
     `(w_i / U_ii)²`; then, input by input, the pruned weights are set to 0, and the weights of later
