@@ -50,7 +50,7 @@ def behaviour(
       run: a finished run.
       examples: number of test examples, from the first.
       groups: `(n,)`, the group of each test example; one group by default.
-      planted: the mask of a planted ticket: `Dense_0` and `Dense_1`, as of `data.planted.teacher`.
+      planted: the mask of a planted ticket in `Dense_0` and `Dense_1`, from `data.planted.teacher`.
 
     Returns:
       The scores of all networks that did not diverge; `records.scores` holds the arrays.

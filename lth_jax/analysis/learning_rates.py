@@ -49,11 +49,11 @@ def learning_rates(
     with all replicates and rates of an arm as one population. The predictions hold for gradient
     descent: batches of the whole training set, and `optax.sgd`.
 
-    Predicted at the points `start` and `trained`, where the run's training ended: the edge of
+    Predictions at the points `start` and `trained`, the end of the run's training: the edge of
     stability, 2/λmax, and, where the curvature is positive definite, the step of fastest
-    convergence, 2/(λmin + λmax). Measured: the training loss and the test accuracy at the end, and
-    λmax·η/2 after every evaluation interval (Cohen et al., 2021). Results of non-finite curvature
-    are NaN; the node gives the reason under `unmeasured`.
+    convergence, 2/(λmin + λmax). Measurements: the training loss and the test accuracy at the end,
+    and λmax·η/2 after every evaluation interval (Cohen et al., 2021). Results of non-finite
+    curvature are NaN; the node gives the reason under `unmeasured`.
 
     Args:
       run: a finished run, whose task has an optimizer that reads `hyper["learning_rate"]`.

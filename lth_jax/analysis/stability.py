@@ -35,9 +35,9 @@ def stability(
     """Measures error barriers between children of one network that differ only in data order.
 
     At each level the network at the rewind step, under the level's mask, is trained several times
-    to the end. A start is stable if the error on the line between two children nowhere exceeds the
-    mean of theirs (Frankle, Dziugaite, Roy and Carbin, 2020, "Linear mode connectivity and the
-    lottery ticket hypothesis").
+    to the end. The barrier is the largest error on the line between two children minus the mean of
+    their errors; a start is stable if it is about 0 (Frankle, Dziugaite, Roy and Carbin, 2020,
+    "Linear mode connectivity and the lottery ticket hypothesis").
 
     Args:
       run: a finished run, or runs of one ladder with different rewind steps, in one store. Each

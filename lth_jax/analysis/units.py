@@ -21,7 +21,8 @@ def units(run: Result) -> Measurement:
     """Determines the live units and the effective density of each network.
 
     A unit whose outgoing weights are all masked is dead, and so are the weights into it. The
-    effective density counts only the weights on live paths (Vysogorets and Kempe, 2023).
+    effective density counts only the weights of live units (Vysogorets and Kempe, 2023, for single
+    connections).
 
     Args:
       run: a finished run.
