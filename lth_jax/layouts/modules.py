@@ -227,7 +227,7 @@ def _linen_types() -> dict[type, Describe]:
 def of_nnx(module: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
     """The layouts of an NNX module's kernels, from the types of its layers.
 
-    Stacked axes, as of `nnx.vmap`, are found from the shapes that the layers' attributes imply. A
+    Stacked axes, as by `nnx.vmap`, are found from the shapes that the layers' attributes imply. A
     leaf is omitted if its layer's type is not known (see `register`), or if more than one axis
     could be the stacked one.
 
@@ -286,7 +286,7 @@ def present(name: str, layout: Layout | None, shape: Any) -> dict[str, tuple[Lay
 def of_equinox(module: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
     """The layouts of an Equinox module's kernels, from the types of its layers.
 
-    Equinox's kernels are `(outputs, inputs, *window)`. Stacked axes, as of `eqx.filter_vmap`, are
+    Equinox's kernels are `(outputs, inputs, *window)`. Stacked axes, as by `eqx.filter_vmap`, are
     found from the shapes that the layers' attributes imply.
 
     Args:

@@ -185,7 +185,7 @@ def read_json(path: Path) -> Any:
 
     Raises:
       CorruptError: it is missing, is no file, or cannot be parsed; NaN and infinities are no JSON.
-      StoreError: the system refuses to read it.
+      StoreError: it cannot be read, for instance without permission.
     """
     try:
         return parse_json(path.read_text(encoding="utf-8"))

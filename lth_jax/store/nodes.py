@@ -225,7 +225,7 @@ class Store:
         """A sentence on a node that is missing or damaged; None if it is intact.
 
         Raises:
-          StoreError: it has another format, or the system refuses to read it.
+          StoreError: it has another format, or cannot be read, for instance without permission.
         """
         try:
             checkpoints.check(self.path(key), key)

@@ -439,7 +439,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
 
 def read_record(line: bytes, path: Path) -> dict[str, Any]:
-    """A record of a `metrics.jsonl`; `CorruptError` as of `read_metrics`."""
+    """A record of a `metrics.jsonl`; raises `CorruptError` as `read_metrics` does."""
     return records.read_line(line, path, REMOVED, needs_seal=False)
 
 

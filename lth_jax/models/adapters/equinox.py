@@ -37,7 +37,7 @@ def from_equinox(
     (`inference`, `train`, `training`, `is_training`, `deterministic`) is passed as well.
 
     Args:
-      make: `key -> module`, or `key -> (module, state)` as of `eqx.nn.make_with_state`; it is
+      make: `key -> module`, or `key -> (module, state)` by `eqx.nn.make_with_state`; it is
         called once per `init`, and once here for the shapes.
       batched: whether the module takes the whole batch and maps over it itself; `key` is then not
         split.
