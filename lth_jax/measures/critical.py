@@ -142,7 +142,7 @@ def planted_gains(
 ) -> NDArray[np.float64]:
     """Noisy curves of one seed with known critical densities: `−margin (ρ*/ρ)^1.5 + noise`.
 
-    The noise has a standard deviation of 3 at every density, and of 3 for all together.
+    Two terms of noise have a standard deviation of 3: one for each number, and one for all.
 
     Args:
       rng: source of the noise.

@@ -193,6 +193,8 @@ def scores(
 def equal_run(members: int, density: float) -> int:
     """The number of dense networks with at least as many weights as sparse members.
 
+    `⌈members · density⌉`.
+
     >>> equal_run(8, 0.25), equal_run(4, 0.125)
     (2, 1)
     """
@@ -201,6 +203,9 @@ def equal_run(members: int, density: float) -> int:
 
 def equal_training(members: int, level: int, rate: float) -> int:
     """The number of dense networks that take at least as much training as tickets of a level.
+
+    `⌈members Σᵢ (1 − rate)ⁱ⌉` over i from 0 to `level`, where the training of level i costs
+    `(1 − rate)ⁱ` of a dense one.
 
     >>> equal_training(8, 2, 0.5)  # each ticket: 1 + 1/2 + 1/4 dense trainings
     14

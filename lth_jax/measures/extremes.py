@@ -112,7 +112,7 @@ def log10_odds(
 ) -> float:
     """log₁₀ of N, where one in N draws is above a value: its return period.
 
-    Up to the threshold of the tail it is `log₁₀ (n + 1)/(k + 1)`, with k of n draws at least as
+    Up to the threshold of the tail it is `log₁₀ ((n + 1)/(k + 1))`, with k of n draws at least as
     large as the value; its mean does not exceed the true one. Beyond, it is that of the fitted
     tail, and infinite beyond its end point. With `shape` 0 it is finite, and a lower bound for a
     generalised Pareto tail whose true shape is at most 0, once the value is two mean excesses or
@@ -137,7 +137,7 @@ def log10_odds(
 
 
 def rank_odds(draws: ArrayLike, value: float) -> float:
-    """`log₁₀ (n + 1)/(k + 1)`, with k of n draws at least as large as a value.
+    """`log₁₀ ((n + 1)/(k + 1))`, with k of n draws at least as large as a value.
 
     No distribution is assumed. For a true chance p, the mean of `(n + 1)/(k + 1)` is `(1 − (1 −
     p)^(n+1))/p`, at most 1/p, so the mean of the logarithm is a lower bound, of at most log₁₀ (n +
@@ -215,7 +215,7 @@ def median_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
 
     Args:
       values: `[n]`; NaN are excluded and counted.
-      confidence: coverage at least, in (0, 1).
+      confidence: least coverage, in (0, 1).
 
     >>> median_interval([1.0, 2.0, 3.0, 4.0, 5.0, np.inf])[:3]
     (3.5, 1.0, inf)

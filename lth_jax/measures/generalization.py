@@ -42,6 +42,9 @@ def planted_regression(
       features: all features, standard normal and independent.
       matter: number of features with nonzero weights.
       signal: squared norm of the true weights; the noise has variance 1.
+
+    >>> planted_regression(np.random.default_rng(0)).x.shape
+    (60, 40)
     """
     x, w = rng.normal(size=(n, features)), np.zeros(features)
     w[:matter] = np.sqrt(signal / matter)

@@ -269,7 +269,11 @@ def shown(part: Found) -> str:
 
 
 def signed(value: float | None) -> str:
-    """A number with its sign, or "–" for None."""
+    """A number with its sign, or "–" for None.
+
+    >>> signed(-1.234), signed(None)
+    ('−1.23', '–')
+    """
     return "–" if value is None else f"{value:+.3g}".replace("-", "−")
 
 

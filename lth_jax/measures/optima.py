@@ -59,7 +59,7 @@ def best_step(examples: int, features: int) -> float:
 
         η* = 1 / (1 + d/n)
 
-    with as many examples as features, with more, and with fewer.
+    for any n and d.
 
     Args:
       examples: n, at least 1.

@@ -23,5 +23,9 @@ def orthonormal(rng: np.random.Generator) -> Layer:
 
 
 def miscalibrated(rng: np.random.Generator) -> Layer:
-    """Orthonormal inputs, but only six random ones for calibration."""
+    """Orthonormal inputs, but only six random vectors for calibration.
+
+    >>> [part.shape for part in miscalibrated(np.random.default_rng(0))]
+    [(16, 8), (6, 16), (16, 16)]
+    """
     return rng.normal(size=(16, 8)), rng.normal(size=(6, 16)), np.eye(16)

@@ -1,6 +1,7 @@
 """The log of a study's protocol: a line of JSON for each version, only ever appended.
 
-Each line holds the hash of its content and of the line before it, so an edited line is detected.
+Each line holds the hash of its content and of the line before it, so an edit of any line but the
+last is detected.
 """
 
 import json

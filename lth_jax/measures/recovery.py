@@ -50,6 +50,8 @@ def chance(
 ) -> np.ndarray:
     """`recovered` of random masks with the same density in each layer: float64 `[draws]`.
 
+    Errors are those of `recovered`; `ValueError` too if `seed` is out of range.
+
     >>> masks = np.ones((4, 3), bool), np.ones((3, 2), bool)
     >>> chance(masks, masks, seed=0, draws=2).tolist()
     [1.0, 1.0]

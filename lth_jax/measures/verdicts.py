@@ -111,7 +111,11 @@ def both_rounds(discovery: str, replication: str) -> str:
 
 
 def in_map(held: Collection[str]) -> str:
-    """The verdict on a map, from its cells whose lower bands lie at or above δ."""
+    """The verdict on a map, from its cells whose lower bands lie at or above δ.
+
+    >>> in_map(["width 64"]), in_map([])
+    ('found', 'not found in this map')
+    """
     return FOUND if held else NOT_FOUND
 
 
