@@ -1,4 +1,4 @@
-"""The largest eigenvalue of the Hessian on a ticket's weights, and the step size it allows."""
+"""The largest eigenvalue of the Hessian on a ticket's weights, and the largest stable step."""
 
 import jax
 import jax.numpy as jnp

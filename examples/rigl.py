@@ -23,7 +23,7 @@ tx = lth.rigl(optax.adam(3e-3), lambda params: start, events, prunable=prunable)
 
 @jax.jit
 def step(params, opt_state, x, y):
-    """One update; at an event, the mask moves first."""
+    """One update; at an event, the mask changes first."""
 
     def loss(params):
         logits = model.apply({"params": params}, x)

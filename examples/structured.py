@@ -17,7 +17,7 @@ def apply(params, x):
     return model.apply({"params": params}, x)
 
 
-found = st.find_groups(apply, params, x)  # reads the program; computes nothing
+found = st.find_groups(apply, params, x)  # traces the function; computes nothing
 print(found)
 scope, prunable = st.by_group(found, multiple=8), st.prunable(found)
 count = scope.counts(params, 0.25, prunable=prunable)

@@ -80,7 +80,7 @@ def images(experiment: ConfigDict, name: str = "cifar10", validation: int = 5000
 
 
 def epochs(experiment: ConfigDict, count: int, batch: int) -> None:
-    """Trains for so many epochs of the data set, each followed by an evaluation, in place.
+    """Trains for `count` epochs of the data set, each followed by an evaluation, in place.
 
     >>> experiment = ladder("demo").experiment
     >>> images(experiment)

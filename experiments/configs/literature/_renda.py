@@ -91,7 +91,7 @@ def curves(rows: dict[str, dict[float, float]], source: str, spread: float) -> l
 
 
 def shapes(density: float, *, reinit: bool) -> list[Expected]:
-    """The order of the methods at a density, and that they come close to dense networks."""
+    """The order of the methods at a density, and their distance to dense networks."""
     at = {run: Networks("ticket", density, run) for run in RUNS}
     found = [
         Expected(at["wr"], SOURCE, at["wr-init"], low=0.0),
