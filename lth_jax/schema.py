@@ -27,7 +27,7 @@ Named = dict[str, NDArray[Any]]
 
 
 class Unscored(NamedTuple):
-    """Why no scores made the mask of a member, which was therefore not trained.
+    """Why a member was not trained: the scores of its mask were invalid.
 
     Attributes:
       criterion: the criterion's name.
@@ -49,7 +49,7 @@ class MemberRecord(NamedTuple):
       replicate: its seed.
       density: the fraction of the prunable weights that it keeps.
       diverged_at: the step at which it diverged; None if it did not.
-      unscored: set if it was not trained, since no scores made its mask.
+      unscored: set if it was not trained because the scores of its mask were invalid.
     """
 
     key: str
@@ -141,9 +141,10 @@ class LevelEntry(NamedTuple):
       level: its level.
       arms: the arms that the run has in it.
       rows: the run's members, as places on the node's member axis.
-      member_steps: the work in them; what several experiments share counts for the first.
-      place: that of the first of them among the run's members of the level, by which entries are
-        in order, whichever was found or trained first.
+      member_steps: training steps of these members, without those that an earlier experiment of
+        the population shares.
+      place: position of the first of them among the run's members of the level; entries are sorted
+        by it.
     """
 
     key: str

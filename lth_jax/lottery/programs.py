@@ -16,14 +16,14 @@ from lth_jax.pruning.methods import Method
 class Programs:
     """The compiled programs of one trainer, which several ladders may share.
 
+    A plan for other devices is adapted to the available ones (see `fitted`).
+
     Args:
       trainer: the static part of the training.
 
     Attributes:
       trainer: the trainer.
       serve: yields the training data of each segment (see `compile_serving`).
-
-    A plan for other devices is adapted to the available ones (see `fitted`).
     """
 
     def __init__(self, trainer: Trainer):

@@ -79,7 +79,7 @@ class Group(NamedTuple):
 
 
 def groups(jobs: Iterable[Job]) -> list[Group]:
-    """Groups jobs into populations."""
+    """Groups jobs of equal programs, constants, data and steps into populations."""
     found: dict[str, tuple[str, list[Job]]] = {}
     for job in jobs:
         identity, ladder = job.experiment.identity, job.experiment.ladder

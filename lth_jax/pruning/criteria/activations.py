@@ -28,7 +28,7 @@ Inputs = Callable[[Any, Any], dict[str, jax.Array]]
 
 
 def wanda(inputs: Inputs) -> Criterion:
-    """Wanda (Sun et al. 2023): `|w_ij| · ‖x_j‖₂`, with `x_j` the input that the weight multiplies.
+    """Wanda (Sun et al. 2024): `|w_ij| · ‖x_j‖₂`, with `x_j` the input that the weight multiplies.
 
     The norm runs over all examples and positions of all batches, in the masked network, `params ⊙
     mask`. A weight of a leaf that `inputs` does not report scores `|w|`. In the paper only the
