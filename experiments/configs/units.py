@@ -1,4 +1,4 @@
-"""Structured pruning of whole units, which gives smaller and faster networks.
+"""Structured pruning of whole units, which gives smaller networks.
 
 Densities count weights, so these ladders are comparable with unstructured ones. The controls have
 the shape of the ticket: its mask on newly initialised weights ("reinit"), weights initialised for
@@ -10,7 +10,7 @@ Sizes:
   * `units.py` or `units.py:hidden`: hidden units of an MLP 64-256-128-10 on digits;
   * `units.py:channels`: channels of a small convolutional network;
   * `units.py:resnet`: channels of a residual network by BatchNorm's scales, in multiples of 2;
-  * `units.py:heads`: heads of attention of a small Vision Transformer;
+  * `units.py:heads`: attention heads of a small Vision Transformer;
   * `units.py:refill`, `units.py:regroup`: an unstructured ladder of the first network, where each
     ticket is also refilled (whole units) or regrouped (dense blocks), with controls (Chen et al.,
     2022, "Coarsening the granularity").

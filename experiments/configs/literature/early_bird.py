@@ -39,7 +39,7 @@ RECIPE = Recipe(
 
 
 def configs(size: str) -> dict[str, ConfigDict]:
-    """A pruned network for each time of the draw."""
+    """A pruned network for each time at which channels are chosen."""
     return {run: _config(run, literature.checked(size)) for run in RECIPE.labels}
 
 
