@@ -15,7 +15,7 @@ from lth_jax.types import Mask, Params
 
 
 class Packed(NamedTuple):
-    """A leaf of which every `m` neighbouring inputs keep at most `n`.
+    """An N:M leaf: of every `m` neighbouring inputs at most `n` are kept.
 
     Attributes:
       values: `(layers, window, inputs / m, n, outputs)`; 0 where a group keeps fewer.

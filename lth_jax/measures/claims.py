@@ -33,8 +33,8 @@ class Protocol(NamedTuple):
       expects: the expected result, with reasons.
       limits: limits of the verdict.
       paragraph: the place of the sentence in the article: heading and paragraph.
-      chosen_by: the criterion by which the settings were chosen, about the dense network and the
-        shuffled mask, never about the answer.
+      chosen_by: the criterion that chose the settings; it concerns the dense network and the
+        shuffled mask, never the answer.
       kind: one of `KINDS`. A comparison holds or does not; a map searches a grid of settings for
         a cell where it holds; a curve has no verdict.
       two_sided: whether the claim has no direction.

@@ -146,7 +146,7 @@ def judgement(one: Found, failed: Sequence[str] = ()) -> Found:
 
     Args:
       one: from `found`.
-      failed: controls of the whole pipeline that were judged wrong, which make all studies void.
+      failed: controls of the whole pipeline that were judged wrong; they make all studies void.
 
     Returns:
       `verdict`, `why` (one sentence), `decided_by`, the name of the primary that determines the

@@ -22,8 +22,8 @@ def mixed_least_squares(
       x: centred inputs, float64 `[n, d]`.
       y: centred targets, float64 `[n]`.
       kind: `"plain"`; `"mixup"`, a convex combination with a partner; `"cutmix"`, a window of
-        neighbouring features is the partner's, and so is its share of the target (Yun et al.,
-        2019, for a signal of one dimension).
+        neighbouring features and its share of the target are the partner's (Yun et al., 2019, for
+        a signal of one dimension).
       alpha: λ ~ Beta(α, α), one for each example.
       rounds: number of mixed copies of every example.
 

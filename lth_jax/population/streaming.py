@@ -41,10 +41,11 @@ def compile_serving(trainer: Trainer) -> Serve:
       trainer: the static part.
 
     Returns:
-      `(members, train, starts) -> iterator`, with one item for each segment, which begin at the
-      steps `starts`: resident data unchanged, or for data `OnHost` a block of the members'
-      examples, read while the previous segment trains. For the latter it raises `ValueError` if the
-      trainer uses all data at once, or if the examples of two segments do not fit on the device.
+      `(members, train, starts) -> iterator`, with an item for each segment; the segments begin at
+      the steps `starts`. Resident data are passed on unchanged. For data `OnHost` an item is a
+      block of the members' examples, read while the previous segment trains; the function raises
+      `ValueError` if the trainer uses all data at once, or if the examples of two segments do not
+      fit on the device.
     """
 
     @jax.jit

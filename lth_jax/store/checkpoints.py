@@ -202,7 +202,7 @@ def check(path: Path, name: str | None = None) -> dict[str, Any]:
 
 
 def facts(path: Path, name: str) -> dict[str, Any]:
-    """The `meta` of a checkpoint, of which no other file is read or checked.
+    """The `meta` of a checkpoint; its other files are neither read nor checked.
 
     Raises:
       CorruptError: the facts are missing, changed, or those of another checkpoint.

@@ -156,7 +156,7 @@ class SweepInfo(NamedTuple):
 
 
 def list_sweeps(root: str | Path, runs: Sequence[RunInfo]) -> list[SweepInfo]:
-    """All sweeps below `root`, by name; those of which only runs beyond `runs` exist are left out.
+    """All sweeps below `root`, by name, except those whose runs exist, but none in `runs`.
 
     Args:
       root: the folder of all runs.

@@ -197,7 +197,7 @@ def straight_through(
     prunable: Prunable,
     layouts: Layouts | None = None,
 ) -> Transform:
-    """Trains dense latent weights, of which the network uses the best (straight-through gradients).
+    """Trains dense latent weights by straight-through gradients; the network uses the best of them.
 
     The parameters are latent: compute loss and gradient at `effective_params(params, state)` and
     pass that gradient to `update`, which applies it to all latent weights, so that pruned weights
