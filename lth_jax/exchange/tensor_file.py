@@ -128,6 +128,12 @@ def read(path: str | Path) -> tuple[Arrays, dict[str, str]]:
 
     Raises:
       ExchangeError: the file cannot be read; the message names it and the reason.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "one.safetensors")
+    >>> _ = path.write_bytes(to_bytes({"w": np.arange(2.0)}))
+    >>> read(path)[0]["w"].tolist()
+    [0.0, 1.0]
     """
     try:
         return from_bytes(Path(path).read_bytes())

@@ -311,6 +311,9 @@ def as_splits(data: Any) -> Splits:
 
     Args:
       data: `Splits`, a `data.Dataset`, or an argument of `data.from_arrays`.
+
+    >>> [len(split.y) for split in as_splits((np.zeros((100, 4)), np.arange(100) % 2))]
+    [72, 8, 20]
     """
     if isinstance(data, Splits):
         return data

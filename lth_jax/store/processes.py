@@ -166,7 +166,11 @@ def lost(team: Team, reason: str) -> str:
 
 
 def everyone() -> Team:
-    """All processes of this one's `jax.distributed` job, which may be this one alone."""
+    """All processes of this one's `jax.distributed` job, which may be this one alone.
+
+    >>> everyone()
+    Team(index=0, count=1)
+    """
     return Team(jax.process_index(), jax.process_count())
 
 

@@ -69,6 +69,10 @@ def fan_of(module: Any) -> Fan:
 
     Without this attribute, in any framework, the fan of a kernel is its fan-in, as in the default
     initialisers of Flax, Equinox and Haiku.
+
+    >>> from lth_jax.layouts import DENSE
+    >>> fan_of(None)("kernel", DENSE, (8, 16))
+    8
     """
     of_kernels = FANS.get(getattr(module, "initialization", None), fan_in)  # type: ignore[arg-type]
 
