@@ -125,7 +125,8 @@ def extremes(
       key: key of the random vectors.
       k: number of largest eigenvalues.
       smallest: number of smallest eigenvalues; `k` by default.
-      steps: maximal number of Lanczos steps from each start vector, at least `k + smallest`.
+      steps: maximal number of Lanczos steps from each start vector, at least the larger of `k` and
+        `smallest`.
       tolerance: tolerance of the bounds, relative to the largest absolute eigenvalue found; with 0
         all `steps` are taken.
       pilot: an approximation of `operator` with cheaper products: a few steps with it give the
@@ -171,7 +172,9 @@ def extremes(
     rows = sum(wanted) if max(wanted) > 1 else 0
     steps = lanczos.allowed_steps(operator, steps, memory, rows)
     if steps < max(wanted):
-        raise ValueError(f"`steps` must be at least `k` {max(wanted)}, got {steps}.")
+        raise ValueError(
+            f"`steps` must be at least `k` and `smallest`, that is {max(wanted)}, got {steps}."
+        )
     run = driver or lanczos.driver(operator)
 
     drawn, fresh = jax.random.split(key)

@@ -270,12 +270,14 @@ class Result:
           metric: as in `table`; the test accuracy by default.
 
         Raises:
-          ValueError: there is no such metric.
+          ValueError: there is no such metric, or no level is finished.
           lth_jax.extras.MissingExtraError: Matplotlib is not installed.
         """
         from lth_jax.report import figures
 
-        chosen = self._metric(metric or str(headline_metric(self.record)))
+        chosen = self._metric(metric) if metric else headline_metric(self.record)
+        if chosen is None:
+            raise ValueError("no level of the run is finished, so there is nothing to draw.")
         return figures.against_density(self.record, chosen)
 
     def report(self) -> Path:

@@ -175,7 +175,7 @@ def bootstrap_odds(
     sample = _vector(draws)
     resampled = (sample[rng.integers(0, sample.size, sample.size)] for _ in range(resamples))
     found = np.sort([log10_odds(one, value, share) for one in resampled])
-    outside = int((1 - confidence) / 2 * resamples)
+    outside = int(round((1 - confidence) / 2 * resamples, 9))
     estimate = log10_odds(sample, value, share)
     return Interval(estimate, float(found[outside]), float(found[-1 - outside]), sample.size, 0)
 

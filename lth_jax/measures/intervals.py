@@ -315,7 +315,7 @@ def _finite(values: ArrayLike) -> tuple[NDArray[np.float64], int]:
 def _error_rate(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(f"`confidence` must be in (0, 1), got {confidence}.")
-    return 1 - confidence
+    return round(1 - confidence, 12)  # 1 - 0.9975 is 0.002499…, and ranks are rounded down
 
 
 def _standard_error(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -38,15 +38,22 @@ def read_log(path: Path) -> list[Version]:
     """All versions, the oldest first; none if there is no file.
 
     Raises:
-      CorruptError: a line is not the one that the next line was appended to.
+      CorruptError: a line is no version, its hash is not that of its content, or it is not the one
+        that the next line was appended to.
     """
     lines = path.read_text().splitlines() if path.is_file() else []
-    found: list[Version] = [json.loads(line) for line in lines]
-    for before, one in zip([None, *found], found, strict=False):
-        if one["previous"] != (content_key(dict(before)) if before else ""):
-            raise CorruptError(
-                f"{path} was edited before version {one['version']}; lines are only appended."
-            )
+    found: list[Version] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            one: Version = json.loads(line)
+            is_whole = one["hash"] == content_key(one["content"])
+            follows = one["previous"] == (content_key(dict(found[-1])) if found else "")
+        except (ValueError, TypeError, KeyError) as error:
+            raise CorruptError(f"{path} has no version in line {number}: {error}.") from error
+        if not (is_whole and follows):
+            where = f"before version {number}" if is_whole else f"in version {number}"
+            raise CorruptError(f"{path} was edited {where}; lines are only appended.")
+        found.append(one)
     return found
 
 

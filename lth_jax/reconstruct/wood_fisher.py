@@ -81,7 +81,7 @@ def wood_fisher(
     prunable = prunable_leaves(params) if prunable is None else prunable
     used = check_prunable(prunable, params)
     scope = scope or globally()
-    count = scope.counts(params, density, prunable=prunable)
+    count = scope.counts(params, density, prunable=prunable, layouts=layouts)
 
     leaves, structure = jax.tree.flatten(params)
     chosen = [k for k, use in enumerate(used) if use]

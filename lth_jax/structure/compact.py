@@ -135,19 +135,19 @@ def check_units(structure: Structure, units: UnitMask) -> dict[str, np.ndarray]:
     names = [group.name for group in structure.groups]
     unknown = sorted(set(units) - set(names))
     if unknown:
-        raise ValueError(f"`units` names {unknown}, which are not groups; the groups are {names}")
+        raise ValueError(f"`units` names {unknown}, which are not groups; the groups are {names}.")
     checked = {}
     for name, flags in units.items():
         flags, group = np.asarray(flags), structure[name]
         if flags.dtype != bool or flags.shape != (group.units,):
             raise ValueError(
                 f"`units` at '{name}' must be bool of shape ({group.units},), one for each unit, "
-                f"but it is {flags.dtype} of shape {flags.shape}"
+                f"but it is {flags.dtype} of shape {flags.shape}."
             )
         if not flags.any():
             raise ValueError(
                 f"`units` at '{name}' removes all {group.units} units, so leaf "
-                f"'{group.slots[0].leaf}' would be empty; keep at least one"
+                f"'{group.slots[0].leaf}' would be empty; keep at least one."
             )
         checked[name] = flags
     return checked
@@ -267,7 +267,7 @@ def _check_exact(groups: Sequence[Group]) -> None:
             raise ValueError(
                 f"`units` removes some of '{group.name}' (leaf '{group.slots[0].leaf}'), but "
                 f"without them the network differs from the masked one: {group.inexact[0]}; "
-                "pass `inexact=True` if that is meant"
+                "pass `inexact=True` if that is meant."
             )
 
 
@@ -300,7 +300,7 @@ def _function(program: Program, smaller: Smaller) -> Callable[..., Any]:
         if tree != program.in_tree:
             raise ValueError(
                 f"`apply` must be called with arguments of the structure {program.in_tree}, "
-                f"not {tree}"
+                f"not {tree}."
             )
         _check_shapes(flat[:count], kept, trees.names(params))
         shapes = [v.shape for v in program.block.ins[:count]] + [None] * (len(flat) - count)

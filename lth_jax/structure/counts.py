@@ -216,12 +216,12 @@ def across_groups(structure: Structure, *, multiple: int = 1) -> Scope:
     """
     check_multiple(multiple)
     terms = _counted(structure, prunable_leaves(structure))
-    select = _allunit_sizes(unit_sizes(structure), terms, multiple)
+    select = _all_unit_sizes(unit_sizes(structure), terms, multiple)
     return Scope(globally().counts, select, name="across_groups(...)")
 
 
 @shared
-def _allunit_sizes(units: UnitSizes, terms: Terms, multiple: int) -> Callable[..., Mask]:
+def _all_unit_sizes(units: UnitSizes, terms: Terms, multiple: int) -> Callable[..., Mask]:
     def left(kept: UnitCounts) -> Any:
         return evaluate(terms, {name: number - kept[name] for name, number in units})
 

@@ -147,6 +147,13 @@ def test_versions_are_appended_and_an_edited_line_is_named(tmp_path):
     path.write_text(path.read_text().replace('"first"', '"1st"'))
     with pytest.raises(CorruptError, match=r"C7\.jsonl was edited before version 2"):
         registration.versions("C7", tmp_path)
+    whole = path.read_text().replace('"1st"', '"first"')
+    path.write_text(whole.replace("Another rule.", "A third rule."))
+    with pytest.raises(CorruptError, match=r"C7\.jsonl was edited in version 2"):
+        registration.versions("C7", tmp_path)
+    path.write_text(whole[:-30])
+    with pytest.raises(CorruptError, match=r"C7\.jsonl has no version in line 2"):
+        registration.versions("C7", tmp_path)
 
 
 def test_rounds_have_seeds_and_data_of_their_own():

@@ -203,3 +203,13 @@ def test_shares_of_pairs_are_covered_also_where_few_differ(won, lost, confidence
 def test_shares_of_pairs_are_in_percent():
     with pytest.raises(ValueError, match="`values` must be"):
         paired_shares([1.0, 0.0])
+
+
+def test_ranks_of_sampled_flips_are_exact(monkeypatch):
+    """Of 100,000 sums, 125 lie outside on each side at 99.75 %, though 1 - 0.9975 is rounded."""
+    sums = np.arange(1.0, 100_001.0)
+    monkeypatch.setattr(
+        intervals, "_subset_sums", lambda *_: (sums, np.ones(sums.size, int)), raising=True
+    )
+    found = intervals.sign_flip_interval([0.0, 1.0, 2.0], confidence=0.9975)
+    assert (found.low, found.high) == (sums[125], sums[-126])

@@ -313,6 +313,14 @@ def test_gradual_pruning_ends_with_its_counts_or_its_events(end, last):
             lambda tx, mask: transforms.rigl(tx, lambda params: mask, 100, prunable={"w": True}),
             "`events` is 100; it must be `Events`, such as",
         ),
+        (
+            lambda tx, mask: transforms.gradual(tx, PRUNER, jnp.ones(3, int), 5, prunable=PRUNABLE),
+            "`events` is 5; it must be `Events`, such as",
+        ),
+        (
+            lambda tx, mask: transforms.straight_through(tx, PRUNER, 4, 5, prunable=PRUNABLE),
+            "`events` is 5; it must be `Events`, such as",
+        ),
     ],
 )
 def test_parts_of_a_wrong_type_are_named(make, message):

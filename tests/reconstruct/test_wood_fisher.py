@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import lth_jax as lth
+from lth_jax.layouts import Layout
 from lth_jax.reconstruct import wood_fisher
 
 KEYS = jax.random.split(jax.random.key(0), 4)
@@ -79,6 +80,20 @@ def test_patterns_keep_the_best_of_each_group():
     kept = np.asarray(mask["b"]["kernel"]).reshape(2, 2, 2)
     np.testing.assert_array_equal(kept.sum(axis=1), 1)
     np.testing.assert_array_equal(np.asarray(pruned["b"]["kernel"]) != 0, mask["b"]["kernel"])
+
+
+def test_scopes_get_the_layouts():
+    params = {"kernel": jax.random.normal(KEYS[0], (3, 3, 1, 4))}
+    layouts = {"kernel": Layout((2,), (3,), window=(0, 1))}
+    _, mask = wood_fisher(
+        lambda params, x: jnp.mean((x @ params["kernel"].reshape(9, 4)) ** 2),
+        params,
+        [jax.random.normal(KEYS[1], (20, 9))],
+        density=0.5,
+        scope=lth.erk(),
+        layouts=layouts,
+    )
+    assert int(mask["kernel"].sum()) == 18
 
 
 BAD = {

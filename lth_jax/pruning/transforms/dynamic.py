@@ -27,6 +27,7 @@ from lth_jax.pruning.transforms.subnetwork import (
     SparseState,
     Start,
     Transform,
+    check_events,
     in_structure_of,
     init_inner,
     owning,
@@ -72,6 +73,7 @@ def gradual(
     >>> optax.tree.get(state, "mask")["w"].tolist()
     [[True, False]]
     """
+    check_events(events)
     last = events.begin + events.every * jax.tree.leaves(counts)[0].shape[0]
     events = events._replace(end=min(events.end, last))
 
@@ -229,7 +231,7 @@ def straight_through(
     [[0.0, 1.0]]
     """
     inner = optax.with_extra_args_support(inner)
-    events.check()
+    check_events(events)
 
     def best(params: Params, count: Count) -> tuple[Mask, Info]:
         latent = in_structure_of("params", params, "prunable", prunable)

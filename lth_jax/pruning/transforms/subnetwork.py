@@ -95,6 +95,15 @@ class Events(NamedTuple):
 EACH_UPDATE = Events()
 
 
+def check_events(events: Any) -> None:
+    """Raises `TypeError` for what is no `Events`, and `ValueError` for events that never happen."""
+    if not hasattr(events, "at"):
+        raise TypeError(
+            f"`events` is {_kind(events)}; it must be `Events`, such as `Events(every=100)`."
+        )
+    events.check()
+
+
 def mask_updates() -> Transform:
     """Sets the updates of pruned weights to 0; the mask is an argument of `update`.
 
@@ -219,11 +228,7 @@ def owning(
         )
     inner = optax.with_extra_args_support(inner)
     if events is not None:
-        if not hasattr(events, "at"):
-            raise TypeError(
-                f"`events` is {_kind(events)}; it must be `Events`, such as `Events(every=100)`."
-            )
-        events.check()
+        check_events(events)
 
     def init(params: Params) -> SparseState:
         mask = _checked(start(params), params)
