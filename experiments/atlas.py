@@ -223,7 +223,7 @@ def chapters_of(size: str, runner: StudyRunner) -> list[Chapter]:
     for claim in STUDIES:
         if one := _chapter(size, claim, runner):
             one = one._replace(failed=failed)
-            outcome = outcomes.get(claim, {}).get(one.verdict, "")
+            outcome = outcomes.get(claim, {}).get(one.judgement["verdict"], "")
             chapters.append(one._replace(protocol=one.protocol | {"outcome": outcome}))
     return chapters
 
