@@ -124,11 +124,13 @@ def _folded(rows: Sequence[list[str]]) -> list[list[str]]:
 
 
 def _origin(run: Mapping[str, Any]) -> str:
-    versions = run["environment"]["versions"]
-    size = " `--quick`" if run["options"]["quick"] else ""
+    versions, options = run["environment"]["versions"], run["options"]
+    command = [f"python -m experiments.benchmarks.{run['benchmark']}", "--quick" * options["quick"]]
+    command += [f"--only={options['only']}"] if options.get("only") else []
+    part = " (some of its cases)" if options.get("only") else ""
     changed = ", with changes that were not committed" if "-dirty" in run["commit"] else ""
     return (
-        f"`python -m experiments.benchmarks.{run['benchmark']}`{size}, {run['date'][:10]}, "
+        f"`{' '.join(filter(None, command))}`{part}, {run['date'][:10]}, "
         f"commit `{run['commit'][:7]}`{changed}, {run['machine']}, jax {versions['jax']}"
     )
 
