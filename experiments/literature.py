@@ -81,12 +81,12 @@ def train(module: ModuleType, size: str, machine: ConfigDict, *, dry_run: bool =
     """Trains the unfinished runs of a recipe, writes its page, and returns its table."""
     configs, name = planned(module, size, machine), f"{module.RECIPE.name}-{size}"
     machines.prepare(machine)
-    jobs = [({"run": run}, config) for run, config in configs.items()]
+    jobs = [({"cell": run}, config) for run, config in configs.items()]
     if dry_run:
         sweep.dry_run(next(iter(configs.values())), jobs)
         return ""
     done = sweep.train_cells(machine, f"literature-{name}", jobs, command_of(module, size).split())
-    runs = {c["setting"]["run"]: c["run"] for c in read_sweep_config(done.path)["cells"]}
+    runs = {c["setting"]["cell"]: c["run"] for c in read_sweep_config(done.path)["cells"]}
     if levels := module.__dict__.get("LEVELS"):
         done_runs = [open_finished(machine, run).result for run in runs.values()]
         analysis.stability(done_runs, levels=levels[size])

@@ -5,11 +5,12 @@ in the store. Concurrent calls on the same folder share the work.
 """
 
 from lth_jax.sweeps.estimate import Estimate
-from lth_jax.sweeps.jobs import Group, Job, groups, shown, together
+from lth_jax.sweeps.jobs import COLUMNS, Group, Job, groups, shown, together
 from lth_jax.sweeps.plans import Outlook, PlanError, PlanOptions, outlook, planned
 from lth_jax.sweeps.train import finished, train
 
 __all__ = [
+    "COLUMNS",
     "Estimate",
     "Group",
     "Job",

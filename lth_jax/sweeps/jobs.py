@@ -14,6 +14,9 @@ from lth_jax.population import Plan
 from lth_jax.store import content_key, run_folder
 from lth_jax.sweeps.estimate import Estimate
 
+COLUMNS = ("run", "arm", "level", "replicate", "density", "metric", "value")
+"""The columns of a sweep's table beside those of its settings."""
+
 
 @text.with_short_repr
 class Job(NamedTuple):

@@ -15,7 +15,7 @@ from lth_jax.lottery.running import device_notes, read_plans, run_identity
 from lth_jax.population import Plan
 from lth_jax.report.run_summary import summarize_run
 from lth_jax.store.sweeps import SWEEP
-from lth_jax.sweeps.jobs import Group, Job, groups, shown
+from lth_jax.sweeps.jobs import COLUMNS, Group, Job, groups, shown
 from lth_jax.sweeps.plans import PlanOptions, narrow, plan_errors, planned
 
 
@@ -40,7 +40,7 @@ def train(
     Args:
       root: the folder of the store.
       name: first part of the name of the sweep's folder.
-      jobs: the jobs, with different settings.
+      jobs: the jobs, with different settings. No name of a setting is in `COLUMNS`.
       options: the configured options of the plans.
       programs: compiled programs by the key of the training program, if shared.
       origin: facts that are recorded with the environment: `command`, the command line that the
@@ -54,9 +54,15 @@ def train(
       The finished sweep; `report.sweeps.read_sweep` reads its cells.
 
     Raises:
+      ValueError: a setting has the name of another column of the sweep's table.
       PlanError: no plan fits the devices or the memory.
       store.Interrupted: a signal arrived; progress is saved.
     """
+    if taken := sorted({name for job in jobs for name in job.setting} & set(COLUMNS)):
+        raise ValueError(
+            f"`setting` of a job has the name '{taken[0]}', which is another column of the sweep's "
+            f"table; the columns are {', '.join(COLUMNS)}."
+        )
     team = stores.everyone()
     record = {"cells": [{"setting": job.setting, "run": job.run} for job in jobs]}
     identities = [job.experiment.identity for job in jobs]

@@ -60,3 +60,10 @@ def test_jobs_train_as_one_population_and_are_read_again(jobs, tmp_path):
 def test_a_plan_for_other_devices_is_a_plan_error(jobs, tmp_path):
     with pytest.raises(PlanError, match="devices"):
         train(tmp_path, "rates", jobs, options=PlanOptions(3, "scan", 2), progress=False)
+
+
+def test_settings_are_not_named_like_other_columns(jobs, tmp_path):
+    named = [job._replace(setting={"run": i}) for i, job in enumerate(jobs)]
+    with pytest.raises(ValueError, match=r"`setting` of a job has the name 'run'.*run, arm, level"):
+        train(tmp_path, "rates", named, progress=False)
+    assert not list(tmp_path.iterdir())
