@@ -293,7 +293,9 @@ def make_experiment(
 
 
 def circumstances() -> dict[str, Any]:
-    """What affects the numbers of a population besides its programs, data and keys.
+    """The versions, devices, flags and host code that determine the numbers of a population.
+
+    Programs, data and keys determine them, too, but are not included.
 
     Returns:
       Versions of the libraries, platform and kind of the devices, numeric flags of JAX and XLA, and
