@@ -71,7 +71,7 @@ def failing(field: str, name: str, module: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:
+    except Exception as error:  # of the user's code: any type
         raise UserError(f"`{field}` is '{name}', {_failure(error, module)}") from error
 
 
@@ -86,7 +86,7 @@ def failing_parts(fields: Mapping[str, Any]) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:
+    except Exception as error:  # of the user's code, or passed on
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         passed = {_place(f.f_globals.get("__name__", ""), f.f_code.co_qualname) for f in frames}
         for field, value in fields.items():
