@@ -2,10 +2,9 @@
 
 Files are forced to the disk (`fsync`) before they replace others; folders, and all new names, in
 the background, since a folder of arrays has a dozen files. A folder that a power loss truncates
-does not agree with its checksums. `settle` waits for all of them.
+does not agree with its checksums. `settle` waits for those of a store.
 """
 
-import collections
 import concurrent.futures
 import contextlib
 import hashlib
@@ -25,7 +24,7 @@ SEAL = "sha256"
 _MAX_STEM = 200  # bytes; names have 255 on most file systems
 _STALE = 86_400.0  # seconds
 _SYNCS = concurrent.futures.ThreadPoolExecutor(1, "sync")  # ends its work before Python exits
-_pending: collections.deque[tuple[Path, concurrent.futures.Future[None]]] = collections.deque()
+_unsettled: dict[concurrent.futures.Future[None], Path] = {}  # waiting, or failed
 
 
 @contextlib.contextmanager
@@ -132,21 +131,23 @@ def _sync_all(path: Path) -> None:
 
 def sync_later(path: Path) -> None:
     """Forces a name and, if it is a folder's, all below it to the disk, in the background."""
-    while _pending and _pending[0][1].done() and not _pending[0][1].exception():
-        _pending.popleft()
-    _pending.append((path, _SYNCS.submit(_sync_all, path)))
+    task = _SYNCS.submit(_sync_all, path)
+    _unsettled[task] = path
+    task.add_done_callback(lambda done: done.exception() or _unsettled.pop(done, None))
 
 
-def settle() -> None:
-    """Waits until all that was published is on the disk.
+def settle(root: Path) -> None:
+    """Waits until all that was published below `root` is on the disk.
 
     Raises:
-      StoreError: for every `OSError` of writing it.
+      StoreError: for every `OSError` of writing it; each is raised once.
     """
-    while _pending:
-        path, task = _pending.popleft()
-        with explained(path):
-            task.result()
+    for task, path in list(_unsettled.items()):
+        if path.is_relative_to(root):
+            concurrent.futures.wait([task])
+            _unsettled.pop(task, None)
+            with explained(path):
+                task.result()
 
 
 def publish(grown: Path, path: Path) -> None:

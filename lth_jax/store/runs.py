@@ -179,7 +179,7 @@ class Run:
           summary: what a list of runs shows (`RunInfo.summary`), as JSON's types.
         """
         self._change_manifest(lambda found: {k: v for k, v in found.items() if k != "earlier"})
-        files.settle()
+        files.settle(self.path.parent)
         self._set_status("finished", nodes=content_key(self.nodes), summary=summary)
 
     def is_complete(self, store: Store) -> bool:

@@ -1,3 +1,5 @@
+import concurrent.futures
+
 import pytest
 
 from lth_jax.store import CorruptError, StoreError, files
@@ -24,9 +26,22 @@ def test_a_failed_sync_is_reported_once(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(files, "_sync_all", full)
         files.publish(tmp_path / ".grown", tmp_path / "node")
+        concurrent.futures.wait(list(files._unsettled))
+    files.settle(tmp_path / "other")
     with pytest.raises(StoreError, match="node cannot be written: No space left on device"):
-        files.settle()
-    files.settle()
+        files.settle(tmp_path)
+    files.settle(tmp_path)
+
+
+def test_threads_publish_at_once(tmp_path):
+    def write(name):
+        for i in range(100):
+            files.write(tmp_path / name, str(i).encode())
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, "abcdefgh"))
+    files.settle(tmp_path)
+    assert not [path for path in files._unsettled.values() if path.is_relative_to(tmp_path)]
 
 
 def test_what_is_removed_before_it_is_on_the_disk_is_no_failure(tmp_path):
@@ -35,7 +50,7 @@ def test_what_is_removed_before_it_is_on_the_disk_is_no_failure(tmp_path):
         (tmp_path / ".grown" / "a").write_text("a")
         files.publish(tmp_path / ".grown", tmp_path / str(i))
         files.remove(tmp_path / str(i))
-    files.settle()
+    files.settle(tmp_path)
 
 
 def test_json_has_no_nan(tmp_path):

@@ -169,6 +169,7 @@ def test_no_two_temporary_names_are_the_same(tmp_path):
 def test_a_failed_write_leaves_the_old_content_alone(tmp_path, monkeypatch):
     path = tmp_path / "a"
     files.write(path, b"old")
+    files.settle(tmp_path)
 
     def full(*_):
         raise OSError(28, "No space left on device")
