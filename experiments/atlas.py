@@ -13,8 +13,8 @@ The page is `runs/atlas/<size>/index.html`.
 A verdict needs two rounds: the discovery, and a replication on other seeds and data. Each study has
 seeds and data of its own, and its protocol must be the last version in its log
 (`experiments/studies/protocols`), to which `register` appends. Finished studies are not run again
-unless `--again` is given. `--workers=2` runs two studies at a time, and those that measure time
-alone at the end. `smoke` runs only the controls with known answers; `laptop` gives the verdicts on
+unless `--again` is given. `--workers=2` runs two studies at a time; times are measured alone, at
+the end. `smoke` runs only the controls with known answers; `laptop` gives the verdicts on
 two cores; `full` needs a GPU, and the files of MNIST and CIFAR-10 in `--manual_dir`.
 `plan` runs a study on a few pilot seeds and prints the number of seeds that its question needs.
 `needs` prints the least memory and time of one accelerator for a round of a study that is finished
@@ -23,13 +23,11 @@ at laptop size.
 """
 
 import math
-import multiprocessing
-import multiprocessing.connection
-import multiprocessing.context
 import sys
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +44,8 @@ from lth_jax.analysis.roofline import A100
 from lth_jax.cli.options import Options
 from lth_jax.cli.programs import UserError, exit_code
 from lth_jax.legal import nearest, one_of, whole
-from lth_jax.machine import confine, core_shares
-from lth_jax.measures.claims import Control, Evidence, Protocol
+from lth_jax.machine import core_shares, in_processes
+from lth_jax.measures.claims import Evidence
 from lth_jax.measures.judge import DISCOVERY, ROUNDS, found, wrong_controls
 from lth_jax.report import answers
 from lth_jax.report.atlas import document, write_atlas
@@ -85,7 +83,8 @@ def run(
       runner: trains their networks, or those of one worker.
       again: whether finished studies run again.
       workers: processes, each of which runs one study at a time on its share of the cores, those
-        first that took longest in another round; studies that measure time run alone at the end.
+        first that took longest in another round. Studies that measure time train their networks
+        beside others, and measure alone, at the end.
 
     Returns:
       The path of the page.
@@ -99,10 +98,10 @@ def run(
             registration.check(STUDIES[claim])
         jobs.insert(0, pipeline.NAME)
     if workers > 1:
-        shared = [claim for claim in jobs if claim == pipeline.NAME or not STUDIES[claim].timed]
-        shared.sort(key=lambda claim: _seconds(runner, size, claim), reverse=True)
-        _in_workers(workers, shared, (size, name, runner.machine.to_dict(), again))
-        jobs = [claim for claim in jobs if claim not in shared]
+        jobs.sort(key=lambda claim: _seconds(runner, size, claim), reverse=True)
+        machine = runner.machine.to_dict()
+        _in_workers(workers, jobs, size=size, name=name, machine=machine, again=again)
+        return draw(size, runner)
     for claim in jobs:
         finish(claim, size, name, runner, again=again)
         draw(size, runner)
@@ -115,28 +114,49 @@ def _seconds(runner: StudyRunner, size: str, claim: str) -> float:
     return max((one["seconds"] for one in done.values()), default=math.inf)
 
 
-def finish(claim: str, size: str, name: str, runner: StudyRunner, *, again: bool = False) -> None:
-    """Runs a study of a round, or the controls of the pipeline, unless it is finished."""
-    place = (size, name, again)
-    if claim == pipeline.NAME:
-        _unless_finished(
-            pipeline.PROTOCOL,
-            pipeline.get_config(size),
-            place,
-            runner,
-            lambda config: (Evidence((), ()), pipeline.pipeline_controls(runner, config)),
-        )
+def finish(
+    claim: str,
+    size: str,
+    name: str,
+    runner: StudyRunner,
+    *,
+    again: bool = False,
+    spent: float = 0.0,
+    only_train: bool = False,
+) -> None:
+    """Runs a study of a round, or the controls of the pipeline, unless it is finished.
+
+    Args:
+      claim: of the study, or `pipeline.NAME`.
+      size: of the study.
+      name: of the round.
+      runner: trains its networks.
+      again: whether a finished study runs again.
+      spent: seconds that have gone into its networks, which count as its own.
+      only_train: whether to train its networks, of a study that measures time, and no more.
+    """
+    one = None if claim == pipeline.NAME else STUDIES[claim]
+    protocol, get_config = one[:2] if one else (pipeline.PROTOCOL, pipeline.get_config)
+    config = at_round(get_config(size), claim, name)
+    folder = _folder(runner, size, claim) / name
+    stamp = answers.stamp_of(protocol, registration.numbers_of(config), size)
+    if not again and (answers.read_answer(folder, size) or {}).get("hash") == stamp["hash"]:
+        print(f"{claim} is already finished")
         return
-    one = STUDIES[claim]
+    print(f"{claim} {protocol.title}", flush=True)
+    began = time.perf_counter() - spent
+    answers.write_stamp(folder, stamp)
+    if only_train:
+        if one and one.train and size != SMOKE:
+            one.train(runner, config)
+        return
+    known = one.controls(config) if one else pipeline.pipeline_controls(runner, config)
+    evidence = one.gather(runner, config) if one and size != SMOKE else Evidence((), ())
+    seconds, sources = time.perf_counter() - began, ("lth_jax", "experiments")
+    answers.write_answer(folder, protocol, evidence, known, stamp["hash"], seconds, sources)
 
-    def measure(config: ConfigDict) -> tuple[Evidence, Sequence[Control]]:
-        known = one.controls(config)
-        return (Evidence((), ()) if size == SMOKE else one.gather(runner, config)), known
 
-    _unless_finished(one.protocol, one.get_config(size), place, runner, measure)
-
-
-def _in_workers(workers: int, claims: Sequence[str], options: tuple[Any, ...]) -> None:
+def _in_workers(workers: int, claims: Sequence[str], **options: Any) -> None:
     """`finish` for each study, in processes of their own, `workers` at a time.
 
     Each process has its share of the cores: on the same cores, two populations wait for each
@@ -145,66 +165,33 @@ def _in_workers(workers: int, claims: Sequence[str], options: tuple[Any, ...]) -
     Raises:
       UserError: a process failed; the others have finished their studies.
     """
-    context = multiprocessing.get_context("spawn")  # JAX has threads, so a fork may deadlock
-    shares, waiting, failed = core_shares(workers), list(claims), list[str]()
-    running: dict[Any, tuple[multiprocessing.context.SpawnProcess, list[int]]] = {}  # by sentinel
-    try:
-        while waiting or running:
-            while waiting and shares:
-                claim, share = waiting.pop(0), shares.pop()
-                process = context.Process(target=_work, args=(claim, share, *options), name=claim)
-                process.start()
-                running[process.sentinel] = process, share
-            for sentinel in multiprocessing.connection.wait(list(running)):
-                process, share = running.pop(sentinel)
-                shares.append(share)
-                process.join()
-                failed += [process.name] * bool(process.exitcode)
-    finally:
-        for process, _ in running.values():
-            process.terminate()
-        for process, _ in running.values():
-            process.join()
-    if failed:
+    shares, timed = core_shares(workers), [one for one in claims if _is_timed(one)]
+
+    def work(claim: str, **more: Any) -> Callable[[], None]:
+        return partial(_work, claim, **options, **more)
+
+    spent = in_processes({one: work(one, only_train=one in timed) for one in claims}, shares)
+    last = {one: work(one, spent=spent[one]) for one in timed if one in spent}
+    measured = in_processes(last, shares[:1])
+    if failed := [one for one in claims if one not in (measured if one in timed else spent)]:
         raise UserError(f"{', '.join(failed)} failed; the message stands above.")
 
 
-def _work(
-    claim: str, cores: list[int], size: str, name: str, machine: Mapping[str, Any], again: bool
-) -> None:
-    """A worker's process: runs one study on some cores."""
+def _work(claim: str, *, size: str, name: str, machine: Mapping[str, Any], **options: Any) -> None:
+    """A worker's process: `finish` of a study."""
 
     def work() -> str:
-        confine(cores)
         config = ConfigDict(machine)
         machines.prepare(config)
         with locks.in_use(Path(config.workdir), "atlas"):
-            finish(claim, size, name, StudyRunner(config), again=again)
-        return f"{claim} is finished"
+            finish(claim, size, name, StudyRunner(config), **options)
+        return f"{claim} is {'trained' if options.get('only_train') else 'finished'}"
 
     sys.exit(exit_code(work))
 
 
-def _unless_finished(
-    protocol: Protocol,
-    config: ConfigDict,
-    place: tuple[str, str, bool],
-    runner: StudyRunner,
-    measure: Callable[[ConfigDict], tuple[Evidence, Sequence[Control]]],
-) -> None:
-    """Stamps a protocol, measures evidence and controls, and writes them."""
-    (size, name, again), claim = place, protocol.claim
-    folder, config = _folder(runner, size, claim) / name, at_round(config, claim, name)
-    stamp = answers.stamp_of(protocol, registration.numbers_of(config), size)
-    if not again and (answers.read_answer(folder, size) or {}).get("hash") == stamp["hash"]:
-        print(f"{claim} is already finished")
-        return
-    answers.write_stamp(folder, stamp)
-    print(f"{claim} {protocol.title}", flush=True)
-    began = time.perf_counter()
-    evidence, known = measure(config)
-    seconds, sources = time.perf_counter() - began, ("lth_jax", "experiments")
-    answers.write_answer(folder, protocol, evidence, known, stamp["hash"], seconds, sources)
+def _is_timed(claim: str) -> bool:
+    return claim != pipeline.NAME and STUDIES[claim].train is not None
 
 
 def draw(size: str, runner: StudyRunner) -> Path:

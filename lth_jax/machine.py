@@ -3,9 +3,15 @@
 import collections
 import functools
 import math
+import multiprocessing
 import os
 import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -34,10 +40,46 @@ def core_shares(number: int) -> list[list[int]]:
     return [mine[i::number] or mine for i in range(number)]
 
 
-def confine(to: list[int]) -> None:
-    """Confines this process to some cores; call it before JAX starts its threads."""
-    if to:
-        os.sched_setaffinity(0, to)
+def in_processes(
+    jobs: Mapping[str, Callable[[], object]], shares: Sequence[list[int]]
+) -> dict[str, float]:
+    """Calls each function in a process of its own, as many at a time as there are shares.
+
+    Args:
+      jobs: functions that can be pickled, by name, in the order in which they start.
+      shares: the cores of each of the processes, such as `core_shares(2)`.
+
+    Returns:
+      The seconds of those that ended without an exception and with exit code 0, by name.
+    """
+    context = multiprocessing.get_context("spawn")  # JAX has threads, so a fork may deadlock
+    free, waiting, seconds = list(shares), list(jobs.items()), dict[str, float]()
+    running: dict[Any, tuple[SpawnProcess, list[int], float]] = {}  # by sentinel
+    try:
+        while waiting or running:
+            while waiting and free:
+                (name, job), share = waiting.pop(0), free.pop()
+                process = context.Process(target=_confined, args=(share, job), name=name)
+                process.start()
+                running[process.sentinel] = process, share, time.perf_counter()
+            for sentinel in wait(list(running)):
+                process, share, began = running.pop(sentinel)
+                free.append(share)
+                process.join()
+                if process.exitcode == 0:
+                    seconds[process.name] = time.perf_counter() - began
+    finally:
+        for process, _, _ in running.values():
+            process.terminate()
+        for process, _, _ in running.values():
+            process.join()
+    return seconds
+
+
+def _confined(cores: list[int], job: Callable[[], object]) -> None:
+    if cores:  # before JAX starts its threads
+        os.sched_setaffinity(0, cores)
+    job()
 
 
 def make_cpu_devices(number: int) -> None:

@@ -32,6 +32,7 @@ from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.models.convnet import ConvNet
 from lth_jax.models.transformer import Transformer
 from lth_jax.report import tidy
+from lth_jax.report.cells import Tuned
 from lth_jax.timing import median_relative_times
 
 PROTOCOL = Protocol(
@@ -154,14 +155,21 @@ def _kind(model: str, **options: Any) -> ConfigDict:
     return config
 
 
+def train(runner: StudyRunner, config: ConfigDict) -> dict[str, Tuned]:
+    """The ladders of all kinds at all rates."""
+    return {
+        kind: runner.tuned(f"{PROTOCOL.claim}-{kind}", part, rates=config.study.grids[kind])
+        for kind, part in _parts(config).items()
+    }
+
+
+def _parts(config: ConfigDict) -> dict[str, ConfigDict]:
+    return {UNITS: config, CHANNELS: config.channels, HEADS: config.heads}
+
+
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """The ladders of all kinds at all rates, and the times of their networks."""
-    study, name = config.study, PROTOCOL.claim
-    parts = {UNITS: config, CHANNELS: config.channels, HEADS: config.heads}
-    tuned = {
-        kind: runner.tuned(f"{name}-{kind}", part, rates=study.grids[kind])
-        for kind, part in parts.items()
-    }
+    study, parts, tuned = config.study, _parts(config), train(runner, config)
     primaries, rows = [], []
     for kind, one in tuned.items():
         levels = parts[kind].experiment.prune.levels
@@ -193,7 +201,7 @@ def _density(config: ConfigDict, level: int) -> float:
 
 
 def _networks(
-    runner: StudyRunner, kind: str, config: ConfigDict, tuned: Any, level: int
+    runner: StudyRunner, kind: str, config: ConfigDict, tuned: Tuned, level: int
 ) -> list[Stored]:
     arm = "ticket" if level else "dense"
     rates = tuned.chosen(arm, level)
@@ -273,4 +281,4 @@ def controls(config: ConfigDict) -> list[Control]:
 
 draw = functools.partial(tidy.by_arm, metrics=KINDS, label="Test accuracy (%)")
 
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw, timed=True))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw, train))

@@ -15,6 +15,7 @@ from lth_jax.analysis.sparse_forms import FORMS, Layers, dense_pass, layers, pas
 from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, draws
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import tidy
+from lth_jax.report.cells import Results
 from lth_jax.timing import median_relative_times
 
 PROTOCOL = Protocol(
@@ -72,10 +73,15 @@ def get_config(size: str = "laptop") -> ConfigDict:
     return config
 
 
+def train(runner: StudyRunner, config: ConfigDict) -> Results:
+    """The ladder."""
+    return runner.ladders(PROTOCOL.claim, {"": config})
+
+
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """The ladder, and the times of each ticket in all forms."""
     study, name, experiment = config.study, PROTOCOL.claim, config.experiment
-    found = runner.ladders(name, {"": config})
+    found = train(runner, config)
     x = np.resize(
         runner.dataset(config).test.x, (study.batch, *runner.task(config).example.shape[1:])
     )
@@ -157,4 +163,4 @@ draw = functools.partial(  # the time of each form, against the density
     zero=True,
 )
 
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw, timed=True))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw, train))

@@ -20,7 +20,8 @@ class Study(NamedTuple):
       controls: `config -> [Control, …]`.
       gather: `(runner, config) -> Evidence`.
       draw: `rows -> Figure`: the figure, from the tidy rows.
-      timed: whether it measures time, so that no other study may run beside it.
+      train: `(runner, config) -> …`, of a study that measures time: trains the networks that
+        `gather` times. It may run beside other studies; `gather` may not.
     """
 
     protocol: Protocol
@@ -28,7 +29,7 @@ class Study(NamedTuple):
     controls: Callable[[ConfigDict], Sequence[Control]]
     gather: Callable[[Any, ConfigDict], Evidence]
     draw: Callable[[Sequence[Row]], Figure]
-    timed: bool = False
+    train: Callable[[Any, ConfigDict], Any] | None = None
 
     def register(self) -> None:
         """Adds the study to `STUDIES`."""

@@ -1,17 +1,21 @@
 """The atlas from the command line: its controls, its page, and what it refuses."""
 
+import functools
 import json
 import shutil
 import tomllib
 
+import numpy as np
 import pytest
 
 from experiments import atlas
+from experiments.configs import base
 from experiments.studies import STUDIES, registration
 from experiments.studies.common import at_round, experiments_of
+from experiments.studies.study_runner import StudyRunner
 from lth_jax.cli.programs import UserError
-from lth_jax.measures.claims import KINDS
-from lth_jax.measures.judge import ROUNDS
+from lth_jax.measures.claims import KINDS, Evidence, Primary
+from lth_jax.measures.judge import DISCOVERY, ROUNDS
 from lth_jax.report import answers
 from lth_jax.report.chapters import STATES
 from lth_jax.store import CorruptError
@@ -184,7 +188,7 @@ def test_all_controls_of_the_smoke_atlas_hold(tmp_path):
     assert atlas.main(["--size=smoke", f"--root={tmp_path}"]) == 0
     studies = json.loads((tmp_path / "atlas" / "smoke" / "atlas.json").read_text())["studies"]
     assert [one["claim"] for one in studies] == list(STUDIES)
-    judged = {one["verdict"] for one in studies if not STUDIES[one["claim"]].timed}
+    judged = {one["verdict"] for one in studies if not STUDIES[one["claim"]].train}
     assert judged == {"controls hold"}
 
 
@@ -208,3 +212,35 @@ def test_a_worker_that_fails_is_named(tmp_path, capfd):
     assert atlas.main(command) == 2
     out, err = capfd.readouterr()
     assert "C13 is finished" in out and "C7 failed; the message stands above." in err
+
+
+def test_networks_of_timed_studies_are_trained_beside_others(tmp_path, monkeypatch, capsys):
+    calls = []
+
+    def gather(runner, config):
+        calls.append("gather")
+        return Evidence(primaries=[Primary("a", np.arange(4.0), 0.0, "%")], rows=[], member_steps=1)
+
+    one = STUDIES["C15"]._replace(
+        train=lambda runner, config: calls.append("train"),
+        gather=gather,
+        controls=lambda config: [],
+    )
+    monkeypatch.setattr(atlas, "STUDIES", {"C15": one})
+    machine = base.ladder().machine
+    machine.workdir = str(tmp_path)
+    run = functools.partial(atlas.finish, "C15", "laptop", DISCOVERY, StudyRunner(machine))
+    folder = tmp_path / "atlas" / "laptop" / "C15" / DISCOVERY
+    run(only_train=True)
+    assert calls == ["train"] and answers.read_answer(folder, "laptop") is None
+    run(spent=100.0)
+    assert (
+        calls == ["train", "gather"]
+        and 100 <= answers.read_answer(folder, "laptop")["seconds"] < 160
+    )
+    run(only_train=True)
+    assert calls == ["train", "gather"] and "C15 is already finished" in capsys.readouterr().out
+
+
+def test_only_timed_studies_train_apart():
+    assert [claim for claim, one in STUDIES.items() if one.train] == ["C4", "C15"]
