@@ -85,14 +85,15 @@ def fit_tail(draws: ArrayLike, share: float = 0.05, *, shape: float | None = Non
     >>> round(tail.shape, 1), round(tail.end, 2)
     (-1.0, 1.0)
     """
-    sample = np.sort(_vector(draws))
+    sample = _vector(draws)
     k = round(share * sample.size)
     if not FEWEST <= k < sample.size:
         raise ValueError(
             f"`share` {share} of {sample.size} draws leaves {k} beyond the threshold; at least "
             f"{FEWEST} are needed, and some below it."
         )
-    threshold, excess = sample[-k - 1], sample[-k:] - sample[-k - 1]
+    largest = np.sort(np.partition(sample, -k - 1)[-k - 1 :])
+    threshold, excess = largest[0], largest[1:] - largest[0]
     if excess[0] == excess[-1]:
         raise ValueError(f"`draws` has {k} equal values beyond its threshold {threshold:g}.")
     if shape is not None and shape != 0:
