@@ -12,7 +12,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import filelock
 import numpy as np
@@ -64,8 +64,7 @@ def prepare(source: Source, data_dir: Path) -> Path:
                     LOG.warning("'%s' is damaged (%s) and is prepared again.", folder, problem)
                 _discard(folder)
                 try:
-                    _make(source, data_dir)
-                    _keep_decoded(folder)
+                    _keep_arrays(_make(source, data_dir), folder)
                     files.seal(folder)
                     files.sync_later(folder)
                 except BaseException:
@@ -131,22 +130,21 @@ def _discard(folder: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _make(source: Source, data_dir: Path) -> None:
+def _make(source: Source, data_dir: Path) -> Made:
     with _own_random_state(), _quiet():
-        _builder(source, data_dir).download_and_prepare(
+        builder = _builder(source, data_dir)
+        builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(try_download_gcs=False)
         )
+    return cast(Made, builder.made)
 
 
-def _keep_decoded(folder: Path) -> None:
+def _keep_arrays(made: Made, folder: Path) -> None:
     """Writes each split that fits as arrays, too: TFDS decodes one example at a time."""
-    builder = builder_of(folder)
-    for split in builder.info.splits:
-        source = rows_of(folder, split)
-        one = source[0] if len(source) else {}
-        if len(source) * sum(np.asarray(value).nbytes for value in one.values()) <= _MOST_DECODED:
-            arrays = columns(source, list(builder.info.features))
-            np.savez(_decoded(folder, split), **arrays)  # type: ignore[arg-type]
+    for split in ("train", "test"):
+        arrays = {k: v for k, v in getattr(made, split)._asdict().items() if v is not None}
+        if sum(array.nbytes for array in arrays.values()) <= _MOST_DECODED:
+            np.savez(_decoded(folder, split), **arrays)
 
 
 def _decoded(folder: Path, split: str) -> Path:
