@@ -83,8 +83,8 @@ def run(
       runner: trains their networks, or those of one worker.
       again: whether finished studies run again.
       workers: processes, each of which runs one study at a time on its share of the cores, those
-        first that took longest in another round. Studies that measure time train their networks
-        beside others, and measure alone, at the end.
+        first that took longest in another round, or else the last ones, which are the largest.
+        Studies that measure time train their networks first, and measure alone, at the end.
 
     Returns:
       The path of the page.
@@ -98,7 +98,8 @@ def run(
             registration.check(STUDIES[claim])
         jobs.insert(0, pipeline.NAME)
     if workers > 1:
-        jobs.sort(key=lambda claim: _seconds(runner, size, claim), reverse=True)
+        order = [*filter(_is_timed, jobs), *(one for one in reversed(jobs) if not _is_timed(one))]
+        jobs = sorted(order, key=lambda claim: -_seconds(runner, size, claim))
         machine = runner.machine.to_dict()
         _in_workers(workers, jobs, size=size, name=name, machine=machine, again=again)
         return draw(size, runner)

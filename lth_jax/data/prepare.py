@@ -140,11 +140,15 @@ def _make(source: Source, data_dir: Path) -> Made:
 
 
 def _keep_arrays(made: Made, folder: Path) -> None:
-    """Writes each split that fits as arrays, too: TFDS decodes one example at a time."""
+    """Writes each split that fits as arrays, too: TFDS decodes one example at a time.
+
+    Inputs that are decoded when they are read, such as images in files, are left out.
+    """
     for split in ("train", "test"):
-        arrays = {k: v for k, v in getattr(made, split)._asdict().items() if v is not None}
-        if sum(array.nbytes for array in arrays.values()) <= _MOST_DECODED:
-            np.savez(_decoded(folder, split), **arrays)
+        named = {k: v for k, v in getattr(made, split)._asdict().items() if v is not None}
+        arrays = {k: v for k, v in named.items() if isinstance(v, np.ndarray)}
+        if len(arrays) == len(named) and sum(v.nbytes for v in arrays.values()) <= _MOST_DECODED:
+            np.savez(_decoded(folder, split), **arrays)  # type: ignore[arg-type]
 
 
 def _decoded(folder: Path, split: str) -> Path:
