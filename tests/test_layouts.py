@@ -255,6 +255,7 @@ COMBINATIONS += [("rows", "erk"), ("columns", "globally")]
 
 
 @pytest.mark.parametrize(("grain", "scope"), thinned(COMBINATIONS, 3))
+@pytest.mark.slow
 def test_the_choice_does_not_depend_on_the_order_of_axes(grain, scope):
     expected = pruned(*TWINS["flax"], grain, scope)
     for name in TWINS:
@@ -331,6 +332,7 @@ def test_statistics_and_controls_see_the_layers_of_a_stack():
     assert [float(soft[..., i].max()) for i in range(3)] == [1.0, 4.0, 0.0]
 
 
+@pytest.mark.slow
 def test_edge_popup_sets_and_rigl_choose_in_each_layer():
     layout, scope, shape = DENSE.with_stack(0), lth.layerwise(), (3, 4, 5)
     known, prunable = {"w": layout}, {"w": True}

@@ -20,6 +20,7 @@ def test_every_public_name_is_there(name):
     assert getattr(lth, name) is not None and name in dir(lth)
 
 
+@pytest.mark.slow
 def test_what_is_used_later_is_loaded_later():
     modules = sorted({lth._LATER[name][0] for name in LATER})
     code = f"""

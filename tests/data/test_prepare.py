@@ -77,6 +77,7 @@ def test_what_is_there_is_not_touched(made, tmp_path, monkeypatch):
     assert prepare.prepare(TINY, tmp_path) == made
 
 
+@pytest.mark.slow
 def test_processes_that_ask_at_once_all_get_the_data(tmp_path):
     body = """
         def make():

@@ -79,6 +79,7 @@ sys.exit(128 + signal.SIGTERM)
 
 
 @pytest.mark.parametrize("kill", [os.kill, os.killpg])
+@pytest.mark.slow
 def test_sigint_stops_the_launcher_and_its_jobs_in_order(tmp_path, kill):
     (tmp_path / "waits.py").write_text(WAITS)
     launcher = subprocess.Popen(

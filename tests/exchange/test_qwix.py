@@ -14,6 +14,7 @@ qwix = pytest.importorskip("qwix")
 
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize(("shape", "n", "m", "layout"), LEAVES[:5])  # the last has no zeros
+@pytest.mark.slow
 def test_blocks_of_inputs_dequantise_to_the_rounded_weights(shape, n, m, layout, bits):
     leaf, mask = n_of_m(shape, n, m, layout)
     given = {"layouts": {"w": layout}, "bits": bits}

@@ -150,6 +150,7 @@ def test_a_curvature_that_cannot_be_had_names_its_network(run, monkeypatch, caps
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_curvature_that_is_not_finite_is_left_out_and_the_rest_measured(run, monkeypatch, caplog):
     measured = landscape.density
     failures = iter([landscape.NotFiniteError("a product was NaN.")])

@@ -183,6 +183,7 @@ def kinds(run):
 
 
 @pytest.mark.parametrize("state", [pytest.param("finished", marks=pytest.mark.slow), "half"])
+@pytest.mark.slow
 def test_a_damaged_run_gives_the_same_numbers_again(state, request, finished, tmp_path, capsys):
     run, right = request.getfixturevalue(state), rows(finished, capsys)
     found = kinds(run)
@@ -246,6 +247,7 @@ def test_every_file_of_every_node_is_checked(state, request, tmp_path, finished)
 
 
 @pytest.mark.parametrize("state", [pytest.param("finished", marks=pytest.mark.slow), "half"])
+@pytest.mark.slow
 def test_whole_folders_of_two_runs_swapped(state, request, finished, tmp_path, capsys):
     run, right = request.getfixturevalue(state), rows(finished, capsys)
     root = tmp_path / "runs"

@@ -98,6 +98,7 @@ def test_variants_reach_the_trainer_and_its_members(train, objective):
     assert numbers.items() <= trainers.hyper(experiment).items()
 
 
+@pytest.mark.slow
 def test_a_member_drops_at_its_own_rate():
     def stepped(built, own):
         experiment = base.ladder().experiment

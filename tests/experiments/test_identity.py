@@ -54,6 +54,7 @@ def measured(run):
     return result
 
 
+@pytest.mark.slow
 def test_a_registered_network_that_is_changed_is_another_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(models.NETWORKS, "mine", Net)
     monkeypatch.setattr(runner, "write_report", lambda *_: "")  # which takes the longest

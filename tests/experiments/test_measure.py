@@ -90,6 +90,7 @@ def test_attention_of_every_head_is_looked_at(tmp_path):
     assert look.confusions(network).shape == (1, 5, 5) and look.confusions(network).sum() == 8
 
 
+@pytest.mark.slow
 def test_recurrent_matrices_begin_orthogonal(tmp_path):
     look, network = subject_of("gru", SEQUENCE, "delayed_recall", TOKENS, tmp_path)
     scores = look.scores(network)

@@ -133,10 +133,12 @@ NODES = [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1)]  # of 2, 4 and 4 members, two a
     ("level", "node"),
     [pytest.param(*n, marks=() if n == (1, 1) else pytest.mark.slow) for n in NODES],
 )
+@pytest.mark.slow
 def test_a_level_that_starts_again_lists_each_member_once(ladders, scarce, level, node):
     check_restarts(ladders, 2, scarce, (level, 2, node))
 
 
+@pytest.mark.slow
 def test_a_level_can_start_again_twice(ladders, scarce):
     check_restarts(ladders, 4, scarce, (1, 4, 0), (1, 2, 1))
 

@@ -32,6 +32,7 @@ def at_full_shape(count):
     return Batch(images, jax.ShapeDtypeStruct((count,), jnp.int32))
 
 
+@pytest.mark.slow
 def test_one_step_traces_at_the_shapes_of_the_source():
     config = resnet50.get_config("full")
     splits = Splits(at_full_shape(TRAIN), at_full_shape(0), at_full_shape(TEST))
@@ -98,6 +99,7 @@ def test_a_config_without_the_images_is_refused(config, tmp_path):
     assert literature.main(["resnet50:full", "--dry_run", f"--root={tmp_path}"]) == 2
 
 
+@pytest.mark.slow
 def test_images_train_as_bytes_from_disk(config):
     loaded = build.dataset(config)
     assert isinstance(loaded.train.x, OnDisk)

@@ -94,6 +94,7 @@ def test_the_work_has_its_time_where_the_plan_was_measured(workdir):
     assert runner._work(planned, plan) == f"{work}, about 1:15"
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_shown_not_trained(finished, capsys):
     before = (finished / "metrics.jsonl").read_text()
     assert runner.run(config_in(finished.parent), COMMAND) == finished
@@ -101,6 +102,7 @@ def test_a_finished_run_is_shown_not_trained(finished, capsys):
     assert (finished / "metrics.jsonl").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_run_on_two_devices_has_the_numbers_of_one(finished, tmp_path):
     config = config_in(tmp_path)
     config.machine.devices = 2
@@ -127,6 +129,7 @@ def test_another_experiment_shares_the_levels_it_has_in_common(finished):
     assert nodes == json.loads((finished / "manifest.json").read_text())["nodes"][:5]
 
 
+@pytest.mark.slow
 def test_a_criterion_that_looks_at_data_gets_its_examples(workdir):
     changes = {"prune.criterion": "snip", "prune.levels": 1, "prune.examples": 50}
     folder = runner.run(config_in(workdir, **changes, controls=()), COMMAND)

@@ -69,6 +69,7 @@ def grouped(config, **fields):
     return groups(jobs(cells_of(config, **fields), sharing)), sharing
 
 
+@pytest.mark.slow
 def test_cells_that_differ_in_numbers_are_one_population(workdir):
     found, sharing = grouped(
         config_in(workdir),
@@ -89,6 +90,7 @@ def test_cells_that_differ_in_numbers_are_one_population(workdir):
     assert group.member_steps[0] == 16 * 30
 
 
+@pytest.mark.slow
 def test_a_static_field_is_named_and_has_groups_of_its_own(workdir):
     found, sharing = grouped(
         config_in(workdir), experiment__seed=[0, 1], batch_size=[10, 20], train__steps=[30, 60]
@@ -265,6 +267,7 @@ def _by_arm(folder):
     return found
 
 
+@pytest.mark.slow
 def test_a_bigger_sweep_trains_what_is_new(finished, workdir, capsys):
     before = segments(workdir)
     config = config_in(workdir)
@@ -277,6 +280,7 @@ def test_a_bigger_sweep_trains_what_is_new(finished, workdir, capsys):
     assert again == path and segments(workdir) == before + 9
 
 
+@pytest.mark.slow
 def test_cells_share_dense_parents_and_levels(finished, workdir):
     before = segments(workdir)
     config = config_in(workdir, **{"optimizer.learning_rate": 1e-2})

@@ -151,6 +151,7 @@ TOKENS = {"classes": 64, "vocabulary": 64, "hidden": 64, "layers": 1}
         ("resnet", {"blocks": (1,)}, jnp.zeros((1, 8, 8, 3))),
     ],
 )
+@pytest.mark.slow
 def test_the_initial_distributions_are_known_at_every_width(name, options, x):
     """A wide network, rescaled as if half of it were kept, and the network of half the width."""
     modules = [NETWORKS[name](**options | {"width": width}) for width in (64, 32)]

@@ -55,6 +55,7 @@ def test_blocks_of_columns_call_for_no_other_matrix(whole):
     np.testing.assert_allclose(found, whole[np.ix_(inside, inside)], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_exact_spectrum_and_lanczos_agree_with_it():
     exact = np.linalg.eigvalsh(landscape.dense_hessian(loss, PARAMS, SPLIT, mask=MASK))
     operator = landscape.hessian(loss, PARAMS, SPLIT, mask=MASK)

@@ -47,6 +47,7 @@ def cross_entropy(logits, labels):
 
 
 @pytest.mark.parametrize("framework", MODELS)
+@pytest.mark.slow
 def test_batch_norm_in_the_mode_that_the_loss_names(framework):
     model = MODELS[framework]()
     params, state = jax.jit(model.init)(KEY, IMAGES)

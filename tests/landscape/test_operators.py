@@ -59,6 +59,7 @@ def written_out(operator):
     return np.stack([operator(row) for row in eye])
 
 
+@pytest.mark.slow
 def test_hessian_of_unequal_batches_is_that_of_all_examples_on_the_support():
     operator = operators.hessian(loss, PARAMS, SPLIT, mask=MASK)
     expected = full(lambda p: loss(p, DATA))[np.ix_(KEPT, KEPT)]
@@ -66,12 +67,14 @@ def test_hessian_of_unequal_batches_is_that_of_all_examples_on_the_support():
     np.testing.assert_allclose(written_out(operator), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_unequal_batches_weighted_equally_would_be_seen():
     each = [full(lambda p, b=b: loss(p, b)) for b in SPLIT]
     wrong = (each[0] + each[1]) / 2
     assert np.abs(wrong - full(lambda p: loss(p, DATA))).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_gauss_newton_is_the_jacobian_form():
     flat, unravel = ravel_pytree(jax.tree.map(jnp.asarray, PARAMS))
     jacobian = jax.jacobian(lambda v: predict(unravel(v), DATA))(flat)
@@ -105,6 +108,7 @@ def test_empirical_fisher_is_the_mean_outer_product_of_gradients():
     np.testing.assert_allclose(written_out(operator), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_fisher_of_the_models_own_labels_estimates_gauss_newton():
     draws = 400
 

@@ -153,6 +153,7 @@ def test_the_curvature_of_a_collapsed_layer_is_an_error():
     assert found.smallest[0] == pytest.approx(exact[0], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_zero_operator():
     found = landscape.extremes(diagonal(np.zeros(20)), KEY, k=3, exact_below=0)
     assert found.largest.tolist() == found.smallest.tolist() == [0, 0, 0]
@@ -193,6 +194,7 @@ def test_a_gradient_along_the_top_saves_steps_and_changes_no_eigenvalue(share):
 
 
 @pytest.mark.parametrize("driver", [lanczos.blocked, lanczos.iterate, lanczos.compiled])
+@pytest.mark.slow
 def test_a_pilot_saves_steps_and_changes_no_eigenvalue(driver):
     eigenvalues = np.concatenate([[-4.0], np.linspace(0, 1, 297), [3.0, 5.0]])
     q, _ = np.linalg.qr(draw(12, 300, 300))
@@ -230,6 +232,7 @@ def test_too_few_steps_are_reported():
 
 
 @pytest.mark.parametrize("driver", [lanczos.blocked, lanczos.iterate, lanczos.compiled])
+@pytest.mark.slow
 def test_multiple_eigenvalues_at_an_end_are_all_found(driver):
     eigenvalues = np.array([1.0] * 20 + [2.0] * 30 + [5.0] * 3)
     found = landscape.extremes(rotated(eigenvalues), KEY, k=4, driver=driver, exact_below=0)

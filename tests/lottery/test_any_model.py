@@ -139,6 +139,7 @@ MODELS = {  # and leaves of the state that training has to move
         pytest.param("plain", "keep", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_a_network_climbs(tmp_path, name, kept):
     make, statistics = MODELS[name]
     rewind = Rewind(step=1, optimizer=kept, state=kept)

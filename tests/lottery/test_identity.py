@@ -47,6 +47,7 @@ def elsewhere(**variables):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_functions_differ_and_are_the_same_in_another_process():
     here = fingerprints.found()
     assert len(set(here.values())) == len(here)
@@ -265,6 +266,7 @@ def test_ladders_that_differ_in_batches_share_the_program_and_no_ticket():
     assert found[0] == found[1] and found[0][0] == found[2][0] and found[0][1] != found[2][1]
 
 
+@pytest.mark.slow
 def test_a_members_key_is_made_of_all_that_decides_it():
     training = {"training": "program"}
 

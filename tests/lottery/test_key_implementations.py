@@ -39,6 +39,7 @@ class Stopped(Exception):
 
 
 @pytest.mark.parametrize("impl", ["rbg", pytest.param("unsafe_rbg", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_ladder_climbs_from_any_root(tmp_path, impl):
     root = jax.random.key(5, impl=impl)
     nodes = run(tmp_path / "at once", root)

@@ -197,6 +197,7 @@ def test_a_random_mask_moves_weights_between_layers(tmp_path):
     assert len({sum(c) for c in counts}) == 1 and len({tuple(c) for c in counts}) > 1
 
 
+@pytest.mark.slow
 def test_a_ticket_and_its_controls_see_the_same_batches(trained):
     # In the first batch of level 1 the loss of ticket and shuffle differ, their data must not:
     # a control that is made equal to its ticket trains to the same numbers.
@@ -262,6 +263,7 @@ def test_a_ladder_cut_off_anywhere_continues_to_the_same_bits(
 
 
 @pytest.mark.parametrize(("seconds", "repeated"), thinned([(7, 2), (5, 1)], 2))
+@pytest.mark.slow
 def test_a_kill_repeats_what_the_clock_allows(trained, tmp_path, monkeypatch, seconds, repeated):
     setup, reported, again = make_setup(), [], []
     ladder = make_ladder(setup)
@@ -300,6 +302,7 @@ def test_a_stop_within_a_streamed_evaluation_trains_nothing_twice(trained, tmp_p
         jax.tree.map(np.testing.assert_array_equal, node.mask, other.mask)
 
 
+@pytest.mark.slow
 def test_out_of_memory_restarts_the_level_at_half_the_chunk(trained, tmp_path):
     setup = make_setup()
     replans, failures = [], []
@@ -320,6 +323,7 @@ def test_out_of_memory_restarts_the_level_at_half_the_chunk(trained, tmp_path):
 
 
 @pytest.mark.parametrize("what", ["learning_rate", "nothing"])
+@pytest.mark.slow
 def test_weights_that_are_not_rewound_stay_as_trained(tmp_path, what):
     # The learning rate falls to 0 at step 3, so members that start behind it do not change.
     setup = make_setup()
@@ -399,6 +403,7 @@ def test_a_diverged_ticket_has_no_children_and_its_siblings_do(tmp_path):
     assert all(member.diverged_at == 0 for member in dead)
 
 
+@pytest.mark.slow
 def test_a_ticket_whose_scores_overflow_is_named_and_not_trained(tmp_path, caplog):
     setup = make_setup()
 

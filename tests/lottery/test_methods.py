@@ -114,6 +114,7 @@ def test_a_method_cut_off_continues_to_the_same_bits(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, whole, again)
 
 
+@pytest.mark.slow
 def test_a_static_method_has_the_numbers_of_no_method(tmp_path):
     spec = lottery.Spec([DENSITY], criterion=criteria.magnitude())
     plain = make_experiment(TASK, SEEDS, make_ladder(TASK, spec))
@@ -150,6 +151,7 @@ def options_of(ladder):
     return {"prunable": ladder.prunable, "layouts": ladder.layouts, "scope": None, "steps": 12}
 
 
+@pytest.mark.slow
 def test_methods_have_keys_of_their_own(tmp_path):
     keys = {
         name: experiment_of(name).identity.methods["1"]["training"] for name in ("rigl", "gradual")
@@ -175,6 +177,7 @@ def test_ladders_that_cannot_have_methods_are_refused(changes, message):
         lottery.check_ladder(SEEDS, ladder)
 
 
+@pytest.mark.slow
 def test_a_method_is_run_like_any_spec():
     spec = lottery.sparse_training(methods.METHODS["gradual"], DENSITY, retrain=True)
     result = lottery.run(TASK, spec, replicates=2, plan=Plan(2), progress=False)

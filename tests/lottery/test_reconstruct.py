@@ -54,6 +54,7 @@ def apply(params, x):
 INPUTS = [x for x, _ in CALIBRATION]
 
 
+@pytest.mark.slow
 def test_tickets_start_from_the_weights_that_the_method_fits():
     dense, [tickets] = ends(Reconstruction(refit()))
     for params, (fitted, mask) in zip(dense, tickets, strict=True):
@@ -79,6 +80,7 @@ def test_the_method_chooses_the_mask_and_the_ticket_is_rewound():
             assert not (np.asarray(later[name]["kernel"]) & ~np.asarray(mask[name]["kernel"])).any()
 
 
+@pytest.mark.slow
 def test_the_method_chooses_among_live_weights_only():
     params, x = {"w": jnp.array([[3.0], [2.0], [1.0]])}, jnp.eye(3)
     live = {"w": jnp.array([[False], [True], [True]])}  # an update has revived the first
@@ -146,6 +148,7 @@ class Experts(nn.Module):
         return jnp.einsum("bei,eio->beo", x.reshape(len(x), 2, 3), w).sum(1)
 
 
+@pytest.mark.slow
 def test_a_replicate_that_cannot_be_fitted_has_a_reason(caplog):
     x = X.copy()
     x[2:, 3:] = 0  # the second expert gets two rows

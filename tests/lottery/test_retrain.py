@@ -28,6 +28,7 @@ SHARED = pytest.param(True, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("shared_order", [False, SHARED])
+@pytest.mark.slow
 def test_networks_retrained_as_they_began_are_the_runs_own(shared_order, tmp_path, monkeypatch):
     result = run(shared_order=shared_order, controls=("shuffle",), levels=1)
     places = [("dense", 0), ("ticket", 1), ("shuffle", 1)]
@@ -44,6 +45,7 @@ def test_networks_retrained_as_they_began_are_the_runs_own(shared_order, tmp_pat
         lottery.retrain(task(steps=13), starts, plan=PLAN, store=tmp_path)
 
 
+@pytest.mark.slow
 def test_starts_are_trees_or_named_leaves_with_orders_and_numbers_of_their_own():
     rate = {"learning_rate": 1.0}
     own = task(optimizer=lambda hyper: optax.sgd(hyper["learning_rate"]), hyper=rate)

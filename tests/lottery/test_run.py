@@ -81,6 +81,7 @@ def test_a_table_is_text_in_a_notebook_too(monkeypatch):
     assert "dense" in repr(Table([{"arm": "dense"}]))
 
 
+@pytest.mark.slow
 def test_a_result_is_shown_with_a_picture(result):
     assert "ticket" in repr(result)
     html = result._repr_html_()
@@ -119,6 +120,7 @@ class Normed(nn.Module):
         return nn.Dense(2)(nn.BatchNorm(use_running_average=not train)(nn.Dense(4)(x)))
 
 
+@pytest.mark.slow
 def test_trained_tickets_have_the_state_that_files_lack(tmp_path):
     x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
     task = lottery.Task(
@@ -175,6 +177,7 @@ def test_a_finished_run_has_a_summary(result):
     assert found["bytes"] == pytest.approx(nodes, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_changed_function_is_another_run(result, folder):
     class Net(nn.Module):  # of the same name
         @nn.compact
@@ -185,6 +188,7 @@ def test_a_changed_function_is_another_run(result, folder):
     assert other.path != result.path and result.path.is_dir()
 
 
+@pytest.mark.slow
 def test_regression_has_a_loss_and_no_accuracy():
     from lth_jax.population import squared_error
 
@@ -280,6 +284,7 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_the_same_call_continues(tmp_path, mo
     assert list(run(tmp_path).seeds()) == list(result.seeds())
 
 
+@pytest.mark.slow
 def test_a_run_whose_members_all_diverge_is_shown(recwarn):
     found = run(own=task(optimizer=optax.sgd(1e30)), controls=(), replicates=1)
     assert all(row["replicates"] == 0 for row in found.table("test_accuracy"))
@@ -288,6 +293,7 @@ def test_a_run_whose_members_all_diverge_is_shown(recwarn):
         found.ticket(1)
 
 
+@pytest.mark.slow
 def test_a_run_in_a_thread_takes_dictionaries_and_wide_dtypes():
     class Sum(nn.Module):
         @nn.compact
@@ -346,6 +352,7 @@ def test_a_ticket_that_was_read_is_shown_in_a_line(result, tmp_path):
 @pytest.mark.parametrize(
     "chosen", thinned([(Plan(6, "host", vmapped=None),), (Plan(8, devices=2, vmapped=1),)], 2)
 )
+@pytest.mark.slow
 def test_smaller_levels_have_narrower_chunks(tmp_path, monkeypatch, chosen, result):
     """The recorded widths are those of the levels, and the numbers are the same in either."""
     monkeypatch.setattr(running, "choose_plan", lambda *args, **options: (chosen, []))
@@ -361,6 +368,7 @@ def test_smaller_levels_have_narrower_chunks(tmp_path, monkeypatch, chosen, resu
     assert store.read_env(by_hand)["plan"]["widths"] == [[0, 6]]
 
 
+@pytest.mark.slow
 def test_without_a_terminal_each_level_has_one_line(tmp_path, capsys):
     own = {"replicates": 2, "plan": Plan(1), "store": tmp_path}
     lottery.run(task(), lottery.imp(levels=2), controls=["reinit"], **own)
@@ -374,6 +382,7 @@ def test_without_a_terminal_each_level_has_one_line(tmp_path, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_a_line_says_that_plans_are_measured(tmp_path, capsys):
     """Once: a run that continues has its plan, and a second one finds the cached choice."""
 
@@ -397,6 +406,7 @@ def test_a_ticket_outlives_the_result_of_a_temporary_run(result):
     jax.tree.map(np.testing.assert_array_equal, ticket.initial, result.ticket(1).initial)
 
 
+@pytest.mark.slow
 def test_the_program_of_the_chosen_plan_is_compiled_once(tmp_path, monkeypatch):
     """What the planner measured is what trains."""
     compiled = []

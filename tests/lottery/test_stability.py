@@ -117,6 +117,7 @@ def test_one_child_has_nobody_to_be_compared_with():
 
 
 @pytest.mark.parametrize("key", [None, KEY], ids=["evaluate", "train"])
+@pytest.mark.slow
 def test_curvature_is_that_of_the_parameters_in_the_mode_that_the_key_names(key):
     loss, state = training_loss(NORMED, key), {"spread": jnp.float32(2.0)}
     blocks = first_blocks(DATA.train, 9, block=5)

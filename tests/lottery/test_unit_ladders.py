@@ -208,6 +208,7 @@ def test_scratch_has_the_fan_of_the_small_network(unstructured):
     np.testing.assert_allclose(start.params["b"], 2 * fresh.params["b"], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_convolutional_ladder_keeps_each_ticket_within_its_operations():
     """`imp` with a scope of budgets: every replicate has channels of its own, and one cost."""
 

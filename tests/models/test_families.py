@@ -40,6 +40,7 @@ def ticket(name):
 
 
 @tiers(fast=("rnn",), every=3)
+@pytest.mark.slow
 def test_the_top_of_the_spectrum_is_that_of_the_whole_matrix(name):
     model, params, state, x, mask = ticket(name)
     flat, unravel = jax.flatten_util.ravel_pytree(params)

@@ -47,6 +47,7 @@ def test_outputs_are_those_of_the_model(name):
 
 
 @every
+@pytest.mark.slow
 def test_keys_draw_the_initial_values_as_the_initializers_do(name):
     made, model = network(name)
     params, _ = drawn(name)
@@ -145,6 +146,7 @@ def back(name, skip=()):
     return made, jax.jit(lambda x: compact(small, x)), models.to_keras(made, **small)
 
 
+@pytest.mark.slow
 def test_a_compacted_convnet_is_a_smaller_keras_model():
     made, compact, small = back("convnet")
     assert structure.check_same(compact, jax.jit(small), X["convnet"]) < 1e-5

@@ -137,6 +137,7 @@ def test_a_beta_parameter_of_0_changes_nothing(step):
     np.testing.assert_array_equal(batch.y, np.eye(3)[IMAGES.y])
 
 
+@pytest.mark.slow
 def test_crops_are_windows_of_the_padded_image():
     padding = 2
     padded = np.pad(IMAGES.x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
@@ -242,6 +243,7 @@ def test_strengths_of_0_train_as_if_there_were_none():
     assert apart[0] < 1e-6 and apart[1:].min() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_teacher_without_weight_changes_nothing_and_training_repeats():
     trainer = TRAINER._replace(
         transform_batch=TAUGHT, objective=losses.distillation, constants={"answers": ANSWERS}
@@ -255,6 +257,7 @@ def test_a_teacher_without_weight_changes_nothing_and_training_repeats():
     assert not np.allclose(kernel[1], plain[0]["Dense_0"]["kernel"][1], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_trainers_that_differ_in_constants_share_one_program():
     """Three networks by one teacher, and by another, are as if each were closed over."""
     numbers = {"distillation": [0.5] * 3, "temperature": [1.0] * 3}

@@ -79,6 +79,7 @@ def swa(start):
     return lambda h: averaged(optax.adam(h["learning_rate"]), start=start, every=1)
 
 
+@pytest.mark.slow
 def test_the_mean_network_has_statistics_of_its_own():
     trainer, member, data = member_of_mean(1)
     mean = jax.tree.map(lambda w: 2 * w + 0.1, member.params)
@@ -90,6 +91,7 @@ def test_the_mean_network_has_statistics_of_its_own():
     chex.assert_trees_all_close(found.state, wanted, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_ladder_tests_keeps_and_prunes_the_mean():
     """Of four steps the last two count: the segment's curves and the results are the mean's."""
     trainer = make_trainer(MLP((8, 3)), make_optimizer=swa(3), eval_every=4)

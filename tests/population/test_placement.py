@@ -37,6 +37,7 @@ def trained(plan):
         pytest.param(Plan(8, "host", devices=4), marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_where_members_run_does_not_change_them(plan):
     chex.assert_trees_all_close(trained(plan), trained(Plan(8)), atol=1e-5)
 
@@ -61,6 +62,7 @@ def test_a_member_lives_on_its_device():
     assert {shard.data.shape[0] for shard in kernel.addressable_shards} == {1}
 
 
+@pytest.mark.slow
 def test_a_population_comes_back_bound_to_no_device():
     members = members_of(3)
     done, records, _ = train_population(

@@ -99,6 +99,7 @@ def test_cpu_time_decides_where_others_use_the_cores(tmp_path, monkeypatch):
         assert len(list(tmp_path.iterdir())) == (not busy)
 
 
+@pytest.mark.slow
 def test_a_crowded_choice_is_cached_on_request_and_only_read_on_request(tmp_path, monkeypatch):
     monkeypatch.setattr(planning.clocks, "crowded", lambda *args: True)
     plan, [first, *_] = choose(plan_cache=tmp_path, cache_crowded=True)
@@ -120,6 +121,7 @@ def test_a_busy_process_elsewhere_is_seen():
     assert seen == clocks.STAT.exists()
 
 
+@pytest.mark.slow
 def test_what_is_learnt_is_learnt_of_this_program_only(tmp_path):
     def name(trainer=TRAINER, sizes=(2,), plans=tuple(CANDIDATES), steps=10):
         setting = planning.Setting(trainer, members_of(1), TRAIN, VALIDATION)

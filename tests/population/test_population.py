@@ -162,6 +162,7 @@ def test_without_validation_examples_there_is_no_early_stop():
     assert np.isnan(info["validation_loss"]) and int(record.best_step) == -1
 
 
+@pytest.mark.slow
 def test_the_schedule_and_the_offsets_reach_the_optimizer():
     trainer = TRAINER._replace(
         make_optimizer=lambda h: optax.sgd(h["learning_rate"]),
@@ -198,6 +199,7 @@ def test_a_member_with_a_share_sees_that_alone():
 
 
 @pytest.mark.parametrize("driver", ["scan", pytest.param("host", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_batch_norm_and_dropout_go_through(driver):
     trainer = make_trainer(ResNet(blocks=(1,), width=4, classes=3, dropout=0.5))
     data = examples(2, (4, 4, 1))

@@ -53,10 +53,12 @@ def trained(data, *, trainer=TRAINER, plan=THREE, n=3, stop=2 * STEPS + 2, **mor
         pytest.param(Plan(4, devices=4), marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_the_numbers_are_those_of_resident_data(plan):
     chex.assert_trees_all_equal(trained(HOST, plan=plan), trained(TRAIN, plan=plan))
 
 
+@pytest.mark.slow
 def test_what_is_drawn_by_example_is_drawn_for_the_same_examples():
     streamed, resident = (trained(data, trainer=NOISY) for data in (HOST, TRAIN))
     chex.assert_trees_all_equal(streamed, resident)
@@ -71,6 +73,7 @@ def test_training_that_goes_on_in_the_middle_reads_what_it_would_have_read():
     chex.assert_trees_all_equal(resumed[0], whole[2])
 
 
+@pytest.mark.slow
 def test_members_of_one_order_read_their_examples_once():
     members = members_of(1)
     five = trees.index(members, np.zeros(5, int))
@@ -112,6 +115,7 @@ def test_an_error_while_reading_reaches_the_caller_and_ends_the_thread():
 
 
 @pytest.mark.parametrize("size", [48, *(pytest.param(n, marks=pytest.mark.slow) for n in (40, 7))])
+@pytest.mark.slow
 def test_evaluation_of_streamed_data_is_that_of_resident_data(size):
     data, members = trees.index(HOST, slice(size)), members_of(4)
     resident = jax.jit(

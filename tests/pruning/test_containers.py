@@ -45,6 +45,7 @@ def makers(params):
 
 
 @pytest.mark.parametrize("kind", ["masked", "static", "gradual", "set", "rigl", "straight through"])
+@pytest.mark.slow
 def test_nnx_optimizer_is_the_run_on_plain_trees(kind):
     model = nnx.Linear(4, 6, rngs=nnx.Rngs(0))
     _, start = nnx.split(model, nnx.Param)

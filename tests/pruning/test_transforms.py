@@ -146,6 +146,7 @@ def test_what_is_pruned_is_zero_after_every_step_and_masks_change_at_events_only
 
 
 @pytest.mark.parametrize("name", ["set", "rigl"])
+@pytest.mark.slow
 def test_members_agree_with_single_runs_and_see_their_own_key(name):
     members = trees.stack([PARAMS, jax.tree.map(lambda p: 2 * p, PARAMS), PARAMS])
     keys = jax.random.split(jax.random.key(7), 3)
@@ -235,6 +236,7 @@ def test_a_weight_that_grows_back_starts_anew():
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64])
+@pytest.mark.slow
 def test_other_dtypes(dtype):
     with jax.enable_x64(dtype == jnp.float64):
         params = jax.tree.map(lambda p: p.astype(dtype), PARAMS)

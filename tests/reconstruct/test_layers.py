@@ -84,6 +84,7 @@ def arrays(case, seed=0):
 
 
 @pytest.mark.parametrize("name", thinned(EACH, 5))
+@pytest.mark.slow
 def test_the_gram_matrix_gives_the_energy_of_the_output(name):
     f, w, x = arrays(EACH[name])
     (found,) = grams(lambda p, x: f(p["w"], x), {"w": w}, [x])
@@ -226,6 +227,7 @@ def test_every_kernel_of_every_network_is_a_layer(name):
     assert {leaves[layer.leaf] for layer in found} == kernels and not found.also
 
 
+@pytest.mark.slow
 def test_modules_and_attention_have_their_kernels_as_layers():
     module, fixed = eqx.partition(eqx.nn.MLP(3, 4, 8, 2, key=jax.random.key(0)), eqx.is_array)
     found = find_layers(lambda p, x: jax.vmap(eqx.combine(p, fixed))(x), module, jnp.ones((2, 3)))

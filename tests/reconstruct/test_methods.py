@@ -108,6 +108,7 @@ TINY = {"count": (4, 2, 3), "pattern": (4, 2, Pattern(1, 2))}
 
 
 @pytest.mark.parametrize("kind", thinned(TINY, 2))
+@pytest.mark.slow
 def test_no_method_beats_the_best_of_all_masks_and_its_refit_reaches_it(kind):
     inputs, outputs, keep = TINY[kind]
 

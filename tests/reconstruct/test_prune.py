@@ -34,6 +34,7 @@ def stack(params, x):
 STACK = {"w": jax.random.normal(KEYS[3], (3, 6, 6))}
 
 
+@pytest.mark.slow
 def test_pruned_layers_feed_the_next():
     pruned, mask, report = prune(mlp, PARAMS, BATCHES, method=SPARSE_GPT, density=0.5)
     x = jnp.concatenate(BATCHES)
@@ -109,6 +110,7 @@ def test_counts_of_a_stack_are_one_for_each_layer():
     assert mask["w"].sum((1, 2)).tolist() == [5, 20, 36]
 
 
+@pytest.mark.slow
 def test_one_count_makes_the_layers_compete_by_the_error_of_each_weight():
     scaled = PARAMS | {"second": 100 * PARAMS["second"]}  # a relative error sees no scale
     counts = [
@@ -172,6 +174,7 @@ def test_any_mask_is_reconstructed_units_of_the_structure_too():
     assert wrong[0] < 0.7 * wrong[1] and report["second"].error < report["second"].masked_error
 
 
+@pytest.mark.slow
 def test_experts_are_pruned_each_with_its_own_inputs():
     params = {"w": jax.random.normal(KEYS[0], (2, 6, 5))}
     x = jax.random.normal(KEYS[1], (2, 20, 6)) * jnp.array([1.0, 10.0])[:, None, None]

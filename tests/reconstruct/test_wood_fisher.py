@@ -38,6 +38,7 @@ def fisher(block):
 
 
 @pytest.mark.parametrize("block", [4, 12, 64])
+@pytest.mark.slow
 def test_scores_and_update_are_those_of_the_definition(block):
     prunable = jax.tree.map(lambda _: False, PARAMS)
     prunable["a"]["kernel"] = True

@@ -98,6 +98,7 @@ def test_the_best_rate_is_starred_beside_the_predicted_ones(measured):
     assert len(figures["relative_sharpness"].axes) == 3  # two arms and the colour bar
 
 
+@pytest.mark.slow
 def test_lth_spectrum_shows_and_draws(measured, capsys):
     _, info = measured
     assert cli.main(["spectrum", info.path]) == 0

@@ -155,6 +155,7 @@ def test_drawing_leaves_matplotlib_as_it_was(run):
     ],
     ids=["dense only", "one replicate", "ticket lost", "dense lost", "many levels"],
 )
+@pytest.mark.slow
 def test_odd_runs_are_drawn_without_a_warning(read, ladder, recwarn):
     run = read(synthetic.ladder(**{"evaluations": 3} | ladder))
     drawn = figures.draw(run)

@@ -94,12 +94,14 @@ def test_the_page_says_what_was_run_and_what_came_out(seen, run):
     assert "(4/5)" in text and "(n/m): the mean over n of m replicates" in text
 
 
+@pytest.mark.slow
 def test_replicates_that_are_left_out_are_explained_only_where_some_are(tmp_path):
     info = synthetic.write(tmp_path, nodes=synthetic.ladder(levels=2, replicates=2, evaluations=2))
     text = write_report(store.Store(tmp_path), info).read_text()
     assert "half the 95&nbsp;% interval over replicates. Kept" in text and "(n/m)" not in text
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_files(path, shelf, written):
     files = [p for p in path.parent.rglob("*.*") if p.suffix != ".parquet"]
     before = {p: p.read_bytes() for p in files}

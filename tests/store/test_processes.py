@@ -68,6 +68,7 @@ def check_kills(tmp_path, delays):
     assert list(root.rglob("*.tmp")) == [] == list((root / "partial").iterdir())
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_gives_the_same_bits(tmp_path):
     check_kills(tmp_path, np.random.default_rng(0).uniform(0, 0.6, 3))
 
@@ -78,6 +79,7 @@ def test_killed_at_many_moments_gives_the_same_bits(tmp_path, seed):
     check_kills(tmp_path, np.random.default_rng(100 + seed).uniform(0, 0.4, 8))
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_computation(tmp_path):
     processes = [start("race", tmp_path) for _ in range(2)]
     outs, errors = zip(*[process.communicate() for process in processes], strict=True)
@@ -94,6 +96,7 @@ def read_until(process, word):
     return line
 
 
+@pytest.mark.slow
 def test_a_run_asked_to_stop_stops_and_goes_on_where_it_was(tmp_path):
     process = start("run", tmp_path)
     read_until(process, "saved 3")

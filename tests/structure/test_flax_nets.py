@@ -79,6 +79,7 @@ def test_linen_resnet_with_running_statistics(check):
     assert len(statistics) == 10
 
 
+@pytest.mark.slow
 def test_linen_resnet_in_training_with_new_statistics(check):
     x = data(4, 6, 6, 2)
     apply, variables = linen(ResNet(train=True), x, mutable=["batch_stats"])
@@ -136,6 +137,7 @@ class ViT(nn.Module):
         return nn.Dense(3)(nn.LayerNorm()(x)[:, 0])
 
 
+@pytest.mark.slow
 def test_linen_vision_transformer(check):
     x = data(2, 8, 8, 3)
     found = check(*linen(ViT(), x), x)
@@ -193,6 +195,7 @@ class Mixed(nnx.Module):
         return self.out(nnx.relu(self.up(x.mean(1))))
 
 
+@pytest.mark.slow
 def test_nnx_state(check):
     graph, state = nnx.split(Mixed(nnx.Rngs(0)))
     x = data(2, 4, 4, 2)

@@ -97,6 +97,7 @@ def holds(steps, seed, coarse, compare, choose):
 
 @settings(max_examples=8, deadline=None, phases=PHASES, derandomize=True)
 @given(s.lists(STEP, min_size=1, max_size=5), s.integers(0, 99), s.booleans())
+@pytest.mark.slow
 def test_removed_is_masked_in_random_graphs(compare_units, random_units, steps, seed, coarse):
     holds(steps, seed, coarse, compare_units, random_units)
 

@@ -36,6 +36,7 @@ def jobs():
     return found
 
 
+@pytest.mark.slow
 def test_jobs_train_as_one_population_and_are_read_again(jobs, tmp_path):
     [group] = groups(jobs)
     assert group.sizes == [4, 4, 4]  # both depths share the dense networks and level 1

@@ -14,6 +14,7 @@ from tests.experiments.studies.study_runs import runner_in, tiny
 
 
 @pytest.mark.parametrize("name", ranking.get_config("smoke").study.criteria)
+@pytest.mark.slow
 def test_every_criterion_keeps_as_many_weights(name):
     config = tiny(ranking.get_config("laptop"))
     config.study.update(rounds=5, examples=20)

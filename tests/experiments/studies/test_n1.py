@@ -53,6 +53,7 @@ def members_of(task, starts):
     return made.random_members(task, keys.from_seed(1), starts, of, draw)
 
 
+@pytest.mark.slow
 def test_random_tickets_keep_the_counts_and_the_order_of_their_models(task, starts):
     members = members_of(task, starts)
     masks = {name: np.asarray(leaf) for name, leaf in trees.to_named(members.mask).items()}
@@ -94,6 +95,7 @@ def test_random_tickets_train_as_retrained_networks_do(tmp_path, monkeypatch, ta
     assert found.ravel() == pytest.approx(100 * again, abs=1)  # one of 128 test examples
 
 
+@pytest.mark.slow
 def test_the_criteria_keep_as_many_weights_as_imp_does(tmp_path):
     config = n1.get_config("laptop")
     task = build.task(config.experiment, _data())
