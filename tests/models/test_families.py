@@ -39,8 +39,7 @@ def ticket(name):
     return model, masks.apply_mask(mask, params), state, x, mask
 
 
-@tiers(fast=("rnn",), every=3)
-@pytest.mark.slow
+@tiers(fast=(), every=3)
 def test_the_top_of_the_spectrum_is_that_of_the_whole_matrix(name):
     model, params, state, x, mask = ticket(name)
     flat, unravel = jax.flatten_util.ravel_pytree(params)

@@ -116,7 +116,6 @@ def test_a_weight_that_is_no_number_decides_nothing(name, value, how):
     ("name", "how"),
     thinned([(name, how) for name in SEEING for how in ("jit", "eager")], 5, slow=3),
 )
-@pytest.mark.slow
 def test_scores_that_are_all_equal_decide_nothing(name, how):
     rest = jax.tree.map(jnp.zeros_like, PARAMS)
     pruner = prune(made(name), scopes.layerwise())
