@@ -13,8 +13,8 @@ import numpy as np
 
 from lth_jax.measures.claims import COMPARISON, CURVE, MAP, Control, Evidence, Primary, Protocol
 from lth_jax.measures.coverage import Chosen, choose_interval
-from lth_jax.measures.intervals import Interval, paired_shares, sign_flip_interval
-from lth_jax.measures.simultaneous import simultaneous
+from lth_jax.measures.intervals import Interval, paired_shares
+from lth_jax.measures.simultaneous import calibrated
 from lth_jax.measures.verdicts import (
     ALPHA,
     INCONCLUSIVE,
@@ -52,13 +52,18 @@ def found(protocol: Protocol, evidence: Evidence, controls: Sequence[Control]) -
     """A round's numbers with intervals, and the verdicts of its controls.
 
     The method of an interval is the first whose coverage, simulated on the values, is high enough
-    (`coverage.choose_interval`). The corrected intervals of a map hold for all its cells at once.
+    (`coverage.choose_interval`). The corrected intervals of a map hold for all its cells at once,
+    and a note states their simulated coverage.
     """
     rng = np.random.default_rng(zlib.crc32(protocol.claim.encode()))
-    primaries = [_numbers(part, rng) for part in evidence.primaries]
+    primaries, notes = [_numbers(part, rng) for part in evidence.primaries], list(evidence.notes)
     if protocol.kind == MAP and primaries:
         table = np.stack([part.values for part in evidence.primaries], axis=1)
-        bands = simultaneous(table, rng=rng, confidence=1 - ALPHA)
+        bands, nominal, covered = calibrated(table, rng=rng, confidence=1 - ALPHA)
+        notes.append(
+            f"The simultaneous intervals cover all cells in {100 * covered:.2f} % of simulations "
+            f"on the study's own values, at a nominal confidence of {100 * nominal:.4g} %."
+        )
     else:
         bands = [_chosen(part, 1 - ALPHA, rng).interval for part in evidence.primaries]
     for part, band in zip(primaries, bands, strict=True):
@@ -71,7 +76,7 @@ def found(protocol: Protocol, evidence: Evidence, controls: Sequence[Control]) -
         "controls": judged(controls, rng),
         "member_steps": int(evidence.member_steps),
         "flops": {arm: float(value) for arm, value in evidence.flops.items()},
-        "notes": list(evidence.notes),
+        "notes": notes,
     }
 
 
@@ -125,7 +130,7 @@ def _numbers(part: Primary, rng: np.random.Generator, confidence: float = 1 - SH
 
 
 def _gate(values: Any, rng: np.random.Generator) -> Found:
-    interval = sign_flip_interval(values, rng=rng)
+    interval = choose_interval(values, 1 - SHOWN, rng).interval
     return {
         "estimate": _or_none(interval.estimate),
         "low": _or_none(interval.low),
@@ -191,7 +196,8 @@ def _map(primaries: Sequence[Found]) -> Found:
     best = max(cells, key=lambda cell: min(map(room, cells[cell])))
     weakest = min(cells[best], key=room)
     where = f"in {len(held)} of {len(cells)} cells ({'; '.join(held)})" if held else "in no cell"
-    why = f"{where}; the smallest part of the cell that holds most clearly is {_effect(weakest)}"
+    words = "in the best cell, the part with the smallest margin over its δ is"
+    why = f"{where}; {words} {_effect(weakest)}"
     return _judgement(in_map(held), why, weakest["name"], held)
 
 

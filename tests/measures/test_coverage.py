@@ -79,9 +79,24 @@ def test_with_failures_among_the_seeds_another_method_covers():
     assert c < a < plain.low and b < d  # further to the side of the failures
 
 
+def test_the_nominal_confidence_rises_until_it_covers():
+    values = RNG(2).lognormal(sigma=2.0, size=24)
+    assert not any(cv._covers(name, tuple(values)) for name in cv.METHODS)
+    found = {level: cv.choose_interval(values, level, RNG(0)) for level in (0.9, 0.95)}
+    assert {one.method for one in found.values()} == {cv.CALIBRATED}
+    nominal = {level: cv._calibrated(tuple(values), level) for level in found}
+    for level, one in found.items():
+        assert one.coverage >= cv.required(level) and nominal[level] > level
+        assert one.interval == cv.transformed_t(values, nominal[level])
+        less = 2 * nominal[level] - 1
+        assert cv.coverage(values, cv.TRANSFORMED, less) < cv.required(level)
+
+
 def test_one_failure_cannot_be_covered_and_the_coverage_says_so():
     found = cv.choose_interval(seen(1), 0.95, RNG(0))
-    assert found.method == cv.TRANSFORMED and found.coverage < 0.7
+    assert found.method == cv.CALIBRATED and found.coverage < 0.7
+    longest = cv.transformed_t(seen(1), 1 - 0.05 / 2**cv.HALVINGS)
+    assert found.interval[1:3] == pytest.approx(longest[1:3])
 
 
 @pytest.mark.parametrize("values", [[2.0] * 8, [2.0, 2.0, 2.0, 2.0, 3.0]])

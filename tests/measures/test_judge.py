@@ -65,11 +65,12 @@ def test_a_map_is_found_where_all_parts_of_a_cell_hold():
     held = found_of(*cells, kind=MAP)
     judged = judge.judgement(held)
     assert (judged["verdict"], judged["held"]) == ("found", ["here"])
-    assert judged["why"].startswith("in 1 of 2 cells (here); the smallest part")
+    assert judged["why"].startswith("in 1 of 2 cells (here); in the best cell")
     none = judge.judgement(found_of(part("here", 0.5), kind=MAP))
     assert (none["verdict"], none["held"]) == ("not found in this map", [])
     assert none["why"].startswith(
-        "in no cell; the smallest part of the cell that holds most clearly is here, 0.5: +0.5"
+        "in no cell; in the best cell, the part with the smallest margin over its δ is here, 0.5: "
+        "+0.5"
     )
     wide = [p["corrected"][1] - p["corrected"][0] for p in held["primaries"]]
     alone = found_of(effect(3.0))["primaries"][0]["corrected"]

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lth_jax.measures.simultaneous import simultaneous
+from lth_jax.measures.coverage import required
+from lth_jax.measures.simultaneous import HALVINGS, band_coverage, calibrated, simultaneous
 
 
 def looped(values, draws, tail):
@@ -74,3 +75,29 @@ def test_bad_arguments_are_refused(options, message):
     given = {"values": np.ones((4, 2)), "rng": np.random.default_rng(0), **options}
     with pytest.raises(ValueError, match=message):
         simultaneous(given.pop("values"), **given)
+
+
+def test_bands_of_values_with_failures_widen_until_they_cover():
+    rng = np.random.default_rng(5)
+    values = rng.normal(1, 1, size=(24, 3))
+    values[:3, 0] -= 40
+    assert band_coverage(values, 0.95, simulations=200) < required(0.95)
+    found = calibrated(values, rng=rng, simulations=200)
+    assert found.nominal > 0.95 and found.coverage >= required(0.95)
+    plain = simultaneous(values, rng=rng)
+    assert all(one.low < other.low for one, other in zip(found.intervals, plain, strict=True))
+
+
+def test_normal_values_keep_their_nominal_confidence():
+    values = cells_of("normal", 24, 4, np.random.default_rng(6))
+    found = calibrated(values, rng=np.random.default_rng(7), simulations=200)
+    assert found.nominal == 0.95 and 0.93 <= found.coverage < 1
+    assert found.intervals == simultaneous(values, rng=np.random.default_rng(7))
+
+
+def test_one_failure_cannot_be_covered_and_few_seeds_have_no_coverage():
+    values = np.random.default_rng(8).normal(size=(24, 2))
+    values[0, 0] -= 1000
+    found = calibrated(values, rng=np.random.default_rng(0), simulations=50)
+    assert found.nominal == pytest.approx(1 - 0.05 / 2**HALVINGS) and found.coverage < 0.8
+    assert np.isnan(calibrated([[1.0, 2.0]] * 2, rng=np.random.default_rng(0)).coverage)
