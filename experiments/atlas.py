@@ -59,9 +59,9 @@ SOURCE = (
     "The claims are those of “Applications and Interdisciplinary Connections”, the part of an "
     "overview article on the Lottery Ticket Hypothesis that lists what follows from it; “In the "
     "article” names the section and the paragraph. ORIGINAL is the hypothesis of Frankle and "
-    "Carbin (2019, arXiv:1803.03635). CRITERIA, N1, N2 and N3 are questions of this project on the "
-    "article’s second paragraph; N4 is one of the pruning of language models. There is no C2: N1 "
-    "answers it."
+    "Carbin (2019, arXiv:1803.03635). C18, CRITERIA, N1, N2 and N3 are questions of this project "
+    "on the article’s second paragraph; N4 is a question about pruning language models. There is "
+    "no study C2, because N1 covers that claim."
 )
 
 
@@ -101,7 +101,8 @@ def run(
         order = [*filter(_is_timed, jobs), *(one for one in reversed(jobs) if not _is_timed(one))]
         jobs = sorted(order, key=lambda claim: -_seconds(runner, size, claim))
         machine = runner.machine.to_dict()
-        _in_workers(workers, jobs, size=size, name=name, machine=machine, again=again)
+        given = {"machine": machine, "command": runner.command, "again": again}
+        _in_workers(workers, jobs, size=size, name=name, **given)
         return draw(size, runner)
     for claim in jobs:
         finish(claim, size, name, runner, again=again)
@@ -178,14 +179,22 @@ def _in_workers(workers: int, claims: Sequence[str], **options: Any) -> None:
         raise UserError(f"{', '.join(failed)} failed; the message stands above.")
 
 
-def _work(claim: str, *, size: str, name: str, machine: Mapping[str, Any], **options: Any) -> None:
+def _work(
+    claim: str,
+    *,
+    size: str,
+    name: str,
+    machine: Mapping[str, Any],
+    command: Sequence[str],
+    **options: Any,
+) -> None:
     """A worker's process: `finish` of a study."""
 
     def work() -> str:
         config = ConfigDict(machine)
         machines.prepare(config)
         with locks.in_use(Path(config.workdir), "atlas"):
-            finish(claim, size, name, StudyRunner(config), **options)
+            finish(claim, size, name, StudyRunner(config, command), **options)
         return f"{claim} is {'trained' if options.get('only_train') else 'finished'}"
 
     sys.exit(exit_code(work))

@@ -81,8 +81,8 @@ def _parts_of(names: Collection[str]) -> Legal:
     """A tuple of built-in names and `package.module:name`."""
     some = ",".join(list(names)[:2])
     words = (
-        f"a tuple of names, each once (on a command line {some}): package.module:name, or of: "
-        f"{', '.join(names)}"
+        f"a tuple of distinct names (on a command line {some}), each package.module:name or one "
+        f"of: {', '.join(names)}"
     )
     return several(part_of(names), words)
 
@@ -102,13 +102,22 @@ _TABLE = (
     Field("data.unlabelled", AT_LEAST_0, "further training examples, used without labels"),
     Field("data.options", _options("options of the data set"), "see lth_jax.data.load"),
     Field("model.name", part_of(models.NETWORKS), "network"),
-    Field("model.options", _options("attributes of the network"), "of its Linen module"),
+    Field(
+        "model.options",
+        _options("attributes of the network"),
+        "attributes of the network's Linen module",
+    ),
     Field("train.steps", AT_LEAST_1, "steps of each training"),
     Field("train.eval_every", AT_LEAST_1, "steps between evaluations on validation data"),
     Field("train.batch_size", AT_LEAST_1, "training examples per step"),
     Field("train.shuffle", FLAG, "whether each epoch has a new random order"),
     Field("train.shared_order", FLAG, "whether all replicates use the same batches"),
-    Field("train.share", AT_LEAST_0, "separate examples for each replicate; 0: all use all"),
+    Field(
+        "train.share",
+        AT_LEAST_0,
+        "training examples of each replicate, disjoint between replicates; 0: every replicate "
+        "uses all examples",
+    ),
     Field("train.loss", part_of(LOSSES), "training loss"),
     Field("train.metrics", _parts_of(METRICS), "metrics; empty: accuracy for classes"),
     Field("train.compute_dtype", one_of(trainers.COMPUTE_DTYPES), "dtype of operations"),
@@ -125,7 +134,11 @@ _TABLE = (
     Field("train.mixup", NUMBER, "parameter of the Beta distribution; 0: none"),
     Field("train.cutmix", NUMBER, "images, signals: parameter of the Beta distribution; 0: none"),
     Field("train.distill.teacher", RUN, "run whose dense networks are teachers"),
-    Field("train.distill.who", one_of(teachers.WHO), "all, or own: of the same replicate"),
+    Field(
+        "train.distill.who",
+        one_of(teachers.WHO),
+        "all: every dense network of the run; own: the dense network of the same replicate",
+    ),
     Field("train.distill.weight", SHARE, "weight of the teachers' term; labels: 1 - weight"),
     Field("train.distill.temperature", POSITIVE, "divides the logits of teachers and members"),
     Field("train.distill.unlabelled", AT_LEAST_0, "examples of `data.unlabelled` in each batch"),
@@ -167,14 +180,22 @@ _TABLE = (
     Field(
         "prune.budget",
         one_of(("", *COSTS)),
-        "units: the cost of which a density is a share; empty: prunable weights",
+        "units: the cost that densities are fractions of; empty: the number of prunable weights",
     ),
     Field("prune.reduction", one_of(units.REDUCTIONS), "reduction of the scores of a unit"),
     Field("prune.minimum", AT_LEAST_0, "globally: weights that each layer keeps at least"),
     Field("prune.biases", FLAG, "whether leaves of one axis may be pruned too"),
-    Field("prune.score_step", AT_LEAST_0, "step that is scored, from `rewind.step`; 0: last"),
-    Field("prune.at_start", FLAG, "whether `rewind.step` is scored instead: before training"),
-    Field("prune.rounds", AT_LEAST_1, "of scoring and pruning at each level; SynFlow: 100"),
+    Field(
+        "prune.score_step",
+        AT_LEAST_0,
+        "step whose weights are scored, at least `rewind.step`; 0: the last step",
+    ),
+    Field("prune.at_start", FLAG, "whether to score the weights of `rewind.step`, before training"),
+    Field(
+        "prune.rounds",
+        AT_LEAST_1,
+        "rounds of scoring and pruning at each level; SynFlow's paper uses 100",
+    ),
     Field("prune.examples", AT_LEAST_0, "training examples for criteria that need data"),
     Field(
         "prune.reconstruct.method",
@@ -184,12 +205,12 @@ _TABLE = (
     Field(
         "prune.reconstruct.mask",
         one_of(levels.MASKS),
-        "what chooses the weights of a layer that stay",
+        "which mask each layer keeps: that of the criterion or of the reconstruction method",
     ),
     Field(
         "prune.reconstruct.start",
         one_of(levels.STARTS),
-        "what a ticket starts from; rewound: only the mask counts",
+        "initial weights of a ticket; rewound: only the mask of the reconstruction is used",
     ),
     Field("rewind.what", one_of(rewinding.WEIGHTS), "what is rewound; nothing: fine-tuning"),
     Field("rewind.step", AT_LEAST_0, "step to rewind to; below `train.steps`"),
@@ -205,7 +226,11 @@ _TABLE = (
         ),
         "levels with controls; empty: all",
     ),
-    Field("machine.workdir", text("the name of a folder", r"[^\x00-\x1f\x7f]+"), "runs and data"),
+    Field(
+        "machine.workdir",
+        text("the name of a folder", r"[^\x00-\x1f\x7f]+"),
+        "folder of runs and data",
+    ),
     Field("machine.data_dir", FOLDER, "prepared data; empty: `data` in the workdir"),
     Field("machine.manual_dir", FOLDER, "files that are not downloaded, such as those of MNIST"),
     Field("machine.chunk", AT_LEAST_0, "members that train at a time; 0: measured"),
@@ -213,10 +238,15 @@ _TABLE = (
     Field(
         "machine.data_placement",
         one_of(("", "device", "host")),
-        "of training data; empty: automatic",
+        "where training data are kept; empty: automatic",
     ),
     Field("machine.devices", AT_LEAST_0, "devices, or cores of a CPU; 0: measured"),
-    Field("machine.save_seconds", NUMBER, "seconds of work that a kill may repeat; 0: a segment"),
+    Field(
+        "machine.save_seconds",
+        NUMBER,
+        "most seconds of training lost if the process is killed, or one segment if it is longer; "
+        "0: save after each segment",
+    ),
     Field("machine.progress", FLAG, "whether to show a progress bar"),
     Field("machine.compilation_cache", FLAG, "whether to cache compiled programs and plans"),
     Field(
@@ -226,7 +256,12 @@ _TABLE = (
     ),
     Field("machine.processes", AT_LEAST_0, "number of processes, unless auto"),
     Field("machine.process", AT_LEAST_0, "index of this process, unless auto"),
-    Field("machine.init_timeout_s", AT_LEAST_1, "seconds until a silent process counts as lost"),
+    Field(
+        "machine.init_timeout_s",
+        AT_LEAST_1,
+        "seconds without a response after which a process counts as lost; also the time limit for "
+        "joining",
+    ),
     Field("machine.wait", FLAG, "whether to wait for another process with the same experiment"),
 )
 FIELDS: Mapping[str, Field] = {field.name: field for field in _TABLE}

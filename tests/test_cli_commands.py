@@ -68,7 +68,7 @@ BAD = {
     "ls": (["ls", "--status", "done"], "unknown status 'done': the statuses are running, finished"),
     "ls age": (
         ["ls", "--newer", "2y"],
-        "'2y' is no age; it must be a number followed by m, h, d or w, such as 30m",
+        "'2y' is not an age; it must be a number followed by m, h, d or w, such as 30m",
     ),
     "ls sort": (["ls", "--sort", "x"], "choose from"),
     "show": (["show", "x"], "unknown run or sweep 'x': the runs and sweeps in"),

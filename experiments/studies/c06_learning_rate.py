@@ -36,7 +36,8 @@ PROTOCOL = Protocol(
     arms=("dense", "ticket", "shuffle"),
     statistic="log₂ of the rate with the smallest training loss at the end, interpolated by a "
     "parabola in the logarithm of the loss; TICKET minus DENSE, in octaves, paired by seed",
-    rule="Two-sided, for both numbers of steps. The grid grows by half an octave at an end where "
+    rule="Two-sided, for both numbers of steps. δ is half an octave, the spacing of the grid: a "
+    "smaller shift changes no choice. The grid grows by half an octave at an end where "
     "more than one seed in twenty of an arm has its best rate.",
     expects="Random masks need larger rates; tickets smaller ones or the same, since magnitude "
     "pruning keeps the directions of high curvature. 2/λmax gives the best rate where training "

@@ -48,7 +48,8 @@ PROTOCOL = Protocol(
     limits="One small network and one family of data. Tickets have densities from .06 to .4, and "
     "their gain may be negative. The step of the best validation loss is not that of the best "
     "accuracy: with 1,000 examples dense networks are better at the last step, so that the gains "
-    "there are shown, too. With 250 examples tickets are no better than shuffled masks.",
+    "there are shown, too. With 250 examples tickets are no better than shuffled masks. The rule "
+    "that joins two rounds was changed after this replication, as the page on studies states.",
     paragraph="A Deeper Dive, paragraph 3",
     chosen_by="1,000 and 4,000 examples: the fewest with which tickets beat shuffled masks, and "
     "the most that every seed can have for itself. Steps: dense networks on 4,000 examples have "

@@ -38,7 +38,8 @@ PROTOCOL = Protocol(
     statistic="entropy of attention in nats, mean over layers, heads, queries and 256 test "
     "windows: dense minus TICKET, the dense network at the step where it has the ticket's test "
     "loss, interpolated between four numbers of steps; by seed",
-    rule="The difference is at least δ.",
+    rule="The difference is at least δ, a tenth of a nat: the effective number of positions, the "
+    "exponential of the entropy, falls by a tenth.",
     expects="Not supported: the attention of sparse translators hardly differs (Movva and Zhao, "
     "2020), and smaller scores are more diffuse.",
     limits="One small network and one text, which both rounds share: they differ in initial "

@@ -37,8 +37,9 @@ PROTOCOL = Protocol(
     arms=("dense", "ticket", "reinit", "shuffle", "shuffle, same radius"),
     statistic="whether a seed's ticket has solved the task and its shuffled mask has not, minus "
     "the reverse, in % of the seeds; solved is a test accuracy of at least 90 %",
-    rule="The difference is at least δ. The interval is exact for shares of paired seeds. Each arm "
-    "has the learning rate that is best for the other half of the seeds.",
+    rule="The difference is at least δ, a tenth of the seeds. The interval is exact for shares of "
+    "paired seeds. Each arm has the learning rate with the best mean accuracy of the other half "
+    "of the seeds, since shares of few seeds tie.",
     expects="Supported, in part because random pruning shrinks the spectral radius by √ρ, and with "
     "it the memory: the arm of the same radius shows how much.",
     limits="One memory task and one cell. Accuracy is a mixture of solved and failed seeds, so its "

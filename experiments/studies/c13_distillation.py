@@ -29,8 +29,8 @@ PROTOCOL = Protocol(
     setup="MNIST-1D, 1,000 labelled examples of its own for every seed, an MLP 40-90-90-10 with "
     "Adam, 700 steps of 64 examples; students are tickets of five rounds of 40 % on the labels, "
     "rewound to the start. The teacher is an ensemble of four convolutional networks, trained on "
-    "all 192,000 examples; taught students see its answers on their own examples, and on 64 of "
-    "160,000 further ones without labels in every step.",
+    "all 192,000 examples; taught students learn from its answers on their own examples, and on 64 "
+    "of 160,000 further ones without labels in every step.",
     arms=(
         "ticket, labels",
         "ticket, taught",
@@ -49,7 +49,8 @@ PROTOCOL = Protocol(
     "Vinyals and Dean, 2015). Dense students should gain as much or more.",
     limits="All seeds share one ensemble of teachers, which a replication draws anew. The gain "
     "contains that of further examples; students of their own examples alone are shown beside. "
-    "Taught students see twice as many examples in a step.",
+    "Taught students see twice as many examples in a step. The article says what distillation can "
+    "do, and one setting is tested: each cell of a map would need teachers of its own.",
     paragraph="The Modern Frontier, point 3",
     chosen_by="A quarter of the labels of ORIGINAL, so that its network errs on more than half "
     "of the test examples, and a teacher that errs on less than a tenth; a density at which "

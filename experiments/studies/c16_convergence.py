@@ -29,8 +29,8 @@ PROTOCOL = Protocol(
     "loss is the mean over the batches of ten steps, and a network that does not reach it counts "
     "as if it did at the last step",
     rule="Four densities and two losses are a map with simultaneous bands; a cell counts if its "
-    "lower band is at least δ. Each arm has, at each density and loss, the learning rate at which "
-    "the other half of the seeds was fastest.",
+    "lower band is at least δ, a quarter of an octave, which is 16 % of the steps. Each arm has, "
+    "at each density and loss, the learning rate at which the other half of the seeds was fastest.",
     expects="Found at density .6 or .36, as Frankle and Carbin (2019) report for early stopping; "
     "at .13 capacity limits the loss.",
     limits="One small network and plain SGD. The steps of the search for the ticket do not count, "

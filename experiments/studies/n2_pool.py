@@ -38,7 +38,8 @@ PROTOCOL = Protocol(
     "W/32 random tickets, as many as fit side by side into the network, should be worse than IMP.",
     limits="The width changes more than the pool: inputs per unit, the number of biases, which are "
     "not counted, and the size of initial values, which are not rescaled. One learning rate for "
-    "all. IMP from wider networks has more rounds and more computation.",
+    "all. IMP from wider networks has more rounds and more computation. The best of W/32 draws is "
+    "computed from the draws and not from the tail of N1, since W/32 is far inside the sample.",
     paragraph="The Original Lottery, paragraph 2",
     chosen_by="The rate is the best of .005, .01 and .03 for dense networks on other seeds and "
     "data. Widths double as far as the laptop's time allows.",
@@ -70,7 +71,10 @@ def get_config(size: str = "laptop") -> ConfigDict:
         config.experiment.data.options.train = 194_000
         common.longer(config, 1000)
         config.study.update(widths=(64, 128, 256, 512, 1024), draws=32, block=768, chunk=768)
-        config.study.setup = "As on a laptop, with 1,000 steps and widths up to 1,024."
+        config.study.setup = (
+            "As on a laptop, with 1,000 steps and widths up to 1,024. A null would mean that, "
+            "trained for longer, wider networks hold no better tickets of the same size."
+        )
     return config
 
 

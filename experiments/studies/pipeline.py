@@ -57,7 +57,7 @@ PROTOCOL = Protocol(
     title="The pipeline",
     says="The same code that trains all studies finds tickets where they exist, finds none where "
     "they cannot, and gives another verdict when a stage is broken.",
-    question="Do seven ladders with known answers get them?",
+    question="Do seven ladders with known verdicts receive those verdicts?",
     setup="A sparse teacher of 20 inputs and 4 classes labels 1,000 examples for every seed; an "
     "MLP 20-64-4 with Adam, 300 steps; magnitude pruning in three rounds by half.",
     arms=("dense", "ticket", "reinit", "shuffle"),
@@ -65,7 +65,7 @@ PROTOCOL = Protocol(
     rule="Each control is judged by the rule of the studies at α = .001. If one is judged wrong, "
     "all studies are void.",
     expects="All seven are judged right.",
-    limits="A broken stage that changes no accuracy by a point is not seen.",
+    limits="A broken stage that changes every accuracy by less than a point is not detected.",
     paragraph="None: a control of the method.",
     chosen_by="Teachers and seeds of their own; the number of steps at which masks that are not "
     "applied win nothing by their first weights.",

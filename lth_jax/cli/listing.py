@@ -57,7 +57,7 @@ def _statuses(text: str) -> list[str]:
 def _duration(text: str) -> float:
     if not (found := re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", text)):
         raise argparse.ArgumentTypeError(
-            f"'{text}' is no age; it must be a number followed by m, h, d or w, such as 30m"
+            f"'{text}' is not an age; it must be a number followed by m, h, d or w, such as 30m"
         )
     return float(found[1]) * UNITS[found[2]]
 

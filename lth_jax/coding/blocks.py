@@ -173,7 +173,7 @@ def decode(code: bytes, shape: tuple[int, int]) -> np.ndarray:
 def _read(reader: bits_.Reader, shape: tuple[int, int]) -> Blocks:
     a, b = reader.varint(_MAX_CLASSES), reader.varint(_MAX_CLASSES)
     if not a * b:
-        raise TicketError("a mask's code cuts its matrix into no blocks")
+        raise TicketError("a mask's code has no row classes or no column classes")
     kept = np.array([reader.varint(shape[0] * shape[1]) for _ in range(a * b)], np.int64)
     lengths = [reader.varint(), reader.varint()]
     rows, columns = (

@@ -326,7 +326,7 @@ def encode(mask: np.ndarray, codec: str | None = None) -> tuple[str, bytes]:
     if mask.dtype != bool:
         raise TypeError(f"`mask` has dtype {mask.dtype}; bool is needed.")
     if codec is not None and codec not in CODECS:
-        raise ValueError(f"`codec` is {codec!r}; {sorted(CODECS)} are known.")
+        raise ValueError(f"`codec` is {codec!r}; it must be one of {', '.join(sorted(CODECS))}.")
     kept = int(np.count_nonzero(mask))
     plans = {name: CODECS[name].plan(mask, kept) for name in ([codec] if codec else CODECS)}
     best = min(plans, key=lambda name: plans[name].bits)
@@ -359,5 +359,7 @@ def decode(codec: str, code: bytes, shape: tuple[int, ...], kept: int) -> np.nda
         codec = "constant"
     mask = CODECS[codec].decode(code, shape, kept)
     if np.count_nonzero(mask) != kept:
-        raise TicketError(f"a mask keeps {np.count_nonzero(mask)} entries where {kept} are named")
+        raise TicketError(
+            f"a mask keeps {np.count_nonzero(mask)} entries; the manifest states {kept}"
+        )
     return mask

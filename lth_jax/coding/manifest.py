@@ -210,7 +210,7 @@ def from_json(value: Any, max_bytes: int) -> Manifest:
     initializer = None if key is None else _initial_key(key)
     manifest = Manifest(version, values, initializer, leaves, provenance)
     if value != to_json(manifest):
-        raise TicketError("its header does not have the SHA-256 that it names")
+        raise TicketError("its manifest does not match its SHA-256")
     return manifest
 
 

@@ -27,7 +27,7 @@ def convert(name: str, array: np.ndarray, dtype: str | None) -> np.ndarray:
     if dtype is None or array.dtype.name == dtype:
         return array
     if dtype not in DTYPES:
-        raise ExchangeError(f"`dtype` is {dtype!r}; {', '.join(DTYPES)} are known.")
+        raise ExchangeError(f"`dtype` is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
     out = array.astype(DTYPES[dtype])
     back = out.astype(array.dtype)
     changed = (back != array) & ((back == back) | (array == array))  # NaN stays NaN

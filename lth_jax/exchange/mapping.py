@@ -66,7 +66,9 @@ def read_mapping(path: str | Path) -> dict[str, Target]:
     except ValueError as error:  # of JSON, TOML and UTF-8
         raise ExchangeError(f"`mapping` '{path}' cannot be read: {str(error)[:80]}.") from None
     if not isinstance(found, dict):
-        raise ExchangeError(f"`mapping` '{path}' holds no object of leaf names and PyTorch names.")
+        raise ExchangeError(
+            f"`mapping` '{path}' must contain an object that maps leaf names to PyTorch names."
+        )
     return as_targets(found)
 
 

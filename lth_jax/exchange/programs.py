@@ -117,7 +117,7 @@ def load_stablehlo(path: str | Path) -> Callable[..., Any]:
         exported = export.deserialize(bytearray(data))
     except Exception as error:  # of flatbuffers: any type
         raise ExchangeError(
-            f"'{path}' is no artifact of `jax.export`: {type(error).__name__}."
+            f"'{path}' is not an artifact of `jax.export`: {type(error).__name__}."
         ) from None
     return exported.call
 
@@ -202,7 +202,7 @@ def check_onnx(path: str | Path) -> None:
         onnx.checker.check_model(Path(path).read_bytes())
     except (ValueError, onnx.checker.ValidationError) as error:  # ValueError: no such message
         raise ExchangeError(
-            f"'{path}' is no valid ONNX model: {' '.join(str(error).split())[:200]}."
+            f"'{path}' is not a valid ONNX model: {' '.join(str(error).split())[:200]}."
         ) from None
 
 

@@ -155,7 +155,7 @@ def check_tensors(path: str | Path) -> None:
         if METADATA in metadata:
             _to_named_dense(arrays, metadata)
     except (IndexError, ValueError) as error:
-        raise ExchangeError(f"'{path}' holds no whole sparse network: {error}") from None
+        raise ExchangeError(f"'{path}' is not a complete sparse network file: {error}") from None
 
 
 def _to_named_dense(arrays: tensor_file.Arrays, metadata: dict[str, str]) -> dict[str, Any]:

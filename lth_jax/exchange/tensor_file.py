@@ -61,7 +61,7 @@ def to_bytes(arrays: Mapping[str, Any], metadata: Mapping[str, str] | None = Non
         array = found[name]
         if array.dtype.name not in _CODES:
             raise ExchangeError(
-                f"'{name}' has dtype {array.dtype.name}, which safetensors does not have; "
+                f"'{name}' has dtype {array.dtype.name}, which safetensors does not support; "
                 f"convert it to one of {', '.join(_CODES)}."
             )
         blobs.append(array.astype(DTYPES[array.dtype.name], copy=False).tobytes())
@@ -111,11 +111,13 @@ def _array(name: str, entry: Any, data: bytes, start: int) -> np.ndarray:
         raise ExchangeError(f"its header's entry '{name[:80]}' is not that of an array")
     if code not in _NAMES:
         raise ExchangeError(
-            f"'{name[:80]}' has the dtype {str(code)[:20]!r}, which this reader does not have"
+            f"'{name[:80]}' has the dtype {str(code)[:20]!r}, which this reader does not support"
         )
     dtype = DTYPES[_NAMES[code]]
     if end - begin != math.prod(shape) * dtype.itemsize:
-        raise ExchangeError(f"'{name[:80]}' has {end - begin} bytes, which its shape does not take")
+        raise ExchangeError(
+            f"'{name[:80]}' has {end - begin} bytes, which do not match its shape and dtype"
+        )
     if start + end > len(data):
         raise ExchangeError(
             f"it is truncated: '{name[:80]}' ends at byte {start + end} of {len(data)}"

@@ -250,7 +250,7 @@ def _arrays(argument: str, source: Any) -> dict[str, np.ndarray]:
         found = torch.load(path, map_location="cpu", weights_only=True)
         found = found.get("state_dict", found) if isinstance(found, Mapping) else None
         if not found or not all(hasattr(array, "dtype") for array in found.values()):
-            raise ExchangeError(f"`{argument}` is '{path}', which is no dictionary of arrays.")
+            raise ExchangeError(f"`{argument}` is '{path}', which is not a dictionary of arrays.")
         return {name: _to_numpy(array) for name, array in found.items()}
     return tensor_file.read(path)[0]
 

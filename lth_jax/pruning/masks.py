@@ -137,7 +137,7 @@ def ones_like(params: Params) -> Mask:
     """
     for name, leaf in zip(trees.names(params), jax.tree.leaves(params), strict=True):
         if not hasattr(leaf, "shape"):
-            raise TypeError(f"`params` at '{name}' is a {type(leaf).__name__}, but no array.")
+            raise TypeError(f"`params` at '{name}' must be an array, got {type(leaf).__name__}.")
     return jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
 
 

@@ -263,7 +263,7 @@ def _select_per_leaf(
         if jnp.shape(k) not in (((), (1,)) if depth == 1 else ((depth,),)):
             raise ValueError(
                 f"`count` at '{name}' has shape {jnp.shape(k)}, but the leaf stacks {depth} "
-                "layer(s); make counts with the `layouts` that the pruner gets."
+                "layer(s); compute `count` with the same `layouts` that you pass to the pruner."
             )
         wanted += (list(k) if jnp.ndim(k) else [k]) if use else []
     weights = [_weight(m, u) for m, u in zip(pool.live, pool.sizes, strict=True)]

@@ -61,8 +61,8 @@ class Reconstruction(NamedTuple):
         check_method(self.method)
         if self.method.damping == 0:
             raise ValueError(
-                "`reconstruct.method` has `damping` 0, with which a singular Gram matrix would end "
-                "a ladder in NaN; it must be positive."
+                "`reconstruct.method` has `damping` 0, with which a singular Gram matrix gives "
+                "NaN weights; it must be positive."
             )
         for name, value, known in (("mask", self.mask, MASKS), ("start", self.start, STARTS)):
             if value not in known:

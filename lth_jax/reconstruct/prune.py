@@ -157,7 +157,7 @@ def _chosen(found: Layers, prunable: Prunable | None, params: Params) -> list[La
         for name in (name for name, may in zip(names, use, strict=True) if may):
             if name in found.others:
                 raise ValueError(
-                    f"`prunable` marks '{name}', which is no layer: {found.others[name]}."
+                    f"`prunable` marks '{name}', which is not a layer: {found.others[name]}."
                 )
     chosen = [layer for layer in found if use[layer.leaf]]
     if not chosen:
@@ -166,8 +166,8 @@ def _chosen(found: Layers, prunable: Prunable | None, params: Params) -> list[La
         dtype = jnp.result_type(leaves[layer.leaf])
         if not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 2:
             raise TypeError(
-                f"`params` at '{names[layer.leaf]}' has dtype {dtype}, which is too coarse for "
-                "updated weights; convert it to a floating-point type of at least 16 bits."
+                f"`params` at '{names[layer.leaf]}' has dtype {dtype}, whose precision is too "
+                "low for updated weights; convert it to a floating-point type of at least 16 bits."
             )
     return chosen
 

@@ -4,6 +4,7 @@ A folder, `CLAIM/ROUND`, holds `protocol.json`, `found.json`, and the rows as `s
 `seeds.csv`. An answer is read only if its protocol was stamped for it and no file changed since.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,7 +45,10 @@ def stamp_of(protocol: Protocol, numbers: Mapping[str, Any], size: str) -> dict[
 
 
 def write_stamp(folder: Path, stamp: Mapping[str, Any]) -> None:
-    """Writes a stamp into the folder of a claim and round."""
+    """Writes a stamp into the folder of a claim and round, unless it has one of this protocol."""
+    with contextlib.suppress(CorruptError):
+        if records.read(folder / PROTOCOL, _owner(folder), Stamp)["hash"] == stamp["hash"]:
+            return
     records.write(folder / PROTOCOL, _owner(folder), stamp)
 
 
@@ -97,7 +101,7 @@ def read_answer(folder: Path, size: str) -> Found | None:
         result: Any = records.read(path, _owner(folder), Answer)
         stamp = records.read(folder / PROTOCOL, _owner(folder), Stamp)
         if stamp["hash"] != result["hash"]:
-            raise records.damaged(folder / PROTOCOL, "another one was answered")
+            raise records.damaged(folder / PROTOCOL, "the result belongs to another protocol")
         if stamp["size"] != size:
             raise records.damaged(folder / PROTOCOL, f"it is of the size '{stamp['size']}'")
         wanted = result["seeds_sha256"]

@@ -169,6 +169,9 @@ def document(folder: Path, size: str, chapters: Sequence[Chapter], source: str =
             lines += ["", f"![{words['title']}](atlas/{claim}.svg)", "", _caption(chapter)]
         rows = _numbers(chapter, ("primaries",))
         lines += ["", markdown_table(rows)] if len(rows) > 1 else []
+        notes = [f"- {note}" for note in _notes(chapter)]
+        lines += ["", *notes] if notes else []
+        lines += ["", *(_spent(name, one) for name, one in chapter.rounds.items())]
     files.write(folder / "atlas.md", ("\n".join(lines) + "\n").encode())
     return folder / "atlas.md"
 
@@ -194,7 +197,7 @@ def _section(chapter: Chapter, picture: Picture | None) -> dict[str, Any]:
         "premise": _premise(found["gate"]) if found["gate"] else "",
         "numbers": _numbers(chapter),
         "controls": _controls(found),
-        "notes": list(dict.fromkeys(n for one in chapter.rounds.values() for n in one["notes"])),
+        "notes": _notes(chapter),
         "changes": chapter.changes,
         "flops": [["per network", *found["flops"]], ["GFLOP, search included", *flops]]
         if flops
@@ -202,6 +205,11 @@ def _section(chapter: Chapter, picture: Picture | None) -> dict[str, Any]:
         "spent": [_spent(name, one) for name, one in chapter.rounds.items()],
         "command": chapter.command,
     }
+
+
+def _notes(chapter: Chapter) -> list[str]:
+    """The notes of all rounds, each once."""
+    return list(dict.fromkeys(note for one in chapter.rounds.values() for note in one["notes"]))
 
 
 def _premise(gate: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lth_jax.measures.expected import Networks
+from lth_jax.measures.expected import FAILS, HOLDS, INCONCLUSIVE, MISSING, Networks
 from lth_jax.measures.intervals import Interval
 from lth_jax.report.arms import LOOKS, Look, looks
 from lth_jax.report.chapters import clock
@@ -57,15 +57,22 @@ if TYPE_CHECKING:
 
 CURVES = Caption(
     "Curves",
-    "Ours: means and 95 % intervals over replicates. The literature, where it states a curve: its "
-    "numbers with their spread.",
+    "Our means with 95 % intervals over replicates, and the paper's curve with its spread where "
+    "the paper has one.",
 )
 FINDINGS = Caption(
     "Findings",
-    "Means of ours with 95 % intervals; green where the finding holds, orange where it does not, "
+    "Our means with 95 % intervals; green where the finding holds, orange where it does not, "
     "grey where it is undecided. The grey bar is the expected range.",
 )
 CAPTIONS = {"curves": CURVES, "findings": FINDINGS}
+VERBS = {
+    HOLDS: ("holds", "hold"),
+    FAILS: ("does not hold", "do not hold"),
+    INCONCLUSIVE: ("is inconclusive", "are inconclusive"),
+    MISSING: ("is not measured", "are not measured"),
+}
+"""The predicates of one finding and of several, by verdict."""
 MOST_CURVES = 8  # with more, controls are drawn only where the literature states them
 NO_NUMBERS = "The full size tests the same findings; it is compared with no further numbers."
 NUMBERS = "A run of the full size is compared with these numbers:"
@@ -77,8 +84,9 @@ LEAD = (
     "lies outside, and is inconclusive otherwise. The short sizes use small networks and data, so "
     "they test the shape of a finding, an inequality; their tables keep the names of the papers' "
     "networks. The papers' numbers are compared at full size only: ± is the spread that the source "
-    "states, the tolerance a further deviation that counts as agreement, in the same unit. Nothing "
-    "corrects for the number of intervals. Times are those of training, in part beside other work."
+    "states, the tolerance a further deviation that counts as agreement, in the same unit. The "
+    "intervals are not corrected for multiple comparisons. Times cover training only; some were "
+    "measured while other programs ran."
 )
 
 
@@ -349,10 +357,12 @@ def _total(chapters: Sequence[Trained]) -> str:
     """The verdicts of all recipes, and whether any ran at full size."""
     found = [one.verdict for chapter in chapters for one in judged(chapter)]
     counts = Counter(verdict for verdict in found if verdict != ONLY_FULL)
-    parts = ", ".join(f"{name} {counts[name]}" for name in COLOURS if counts[name])
+    parts = ", ".join(
+        f"{counts[name]} {VERBS[name][counts[name] > 1]}" for name in COLOURS if counts[name]
+    )
     full = any(one.size == FULL for one in chapters)
     ran = "" if full else " No full size has run."
-    return f"In all {counted(counts.total(), 'finding')}: {parts}.{ran}"
+    return f"{counted(counts.total(), 'finding')}: {parts}.{ran}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

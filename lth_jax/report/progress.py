@@ -167,5 +167,5 @@ def in_progress(root: Path) -> list[Path]:
     sweeps = [path for path in sorted(root.glob("sweeps/*")) if is_active(path)]
     runs = [Path(info.path) for info in list_runs(root) if info.status == RUNNING]
     if not sweeps and not runs:
-        raise StoreError(f"no process trains a run or a sweep in {root}; name one to see it.")
+        raise StoreError(f"no run or sweep in {root} is training; pass the name of one to show it.")
     return [*sweeps, *runs]

@@ -82,7 +82,7 @@ def read_sweep(store: Store, path: str | Path) -> SweepRecord:
     """
     path = Path(path)
     if not (path / "config.json").exists():
-        raise StoreError(f"{path} is no sweep; it has no config.json.")
+        raise StoreError(f"{path} is not a sweep; it has no config.json.")
     cells = read_sweep_config(path)["cells"]
     settings = {cell["run"]: cell["setting"] for cell in cells}
     wanted: dict[str, list[tuple[str, Sequence[int]]]] = defaultdict(list)

@@ -216,7 +216,8 @@ def _trusted_description(path: Path, name: str) -> dict[str, Any]:
     try:
         whole = files.read_seal(path)["meta.json"] == files.digest(path / "meta.json")
     except (OSError, ValueError, KeyError) as error:
-        raise files.damaged(path, f"its facts cannot be read ({type(error).__name__})") from error
+        reason = f"its meta.json cannot be verified ({type(error).__name__})"
+        raise files.damaged(path, reason) from error
     if not whole:
         raise files.damaged(path, "meta.json does not match its SHA-256")
     return _description(path, name)

@@ -206,7 +206,7 @@ def parse_json(text: str) -> Any:
 
 
 def _no_json(word: str) -> Any:
-    raise ValueError(f"{word} is no JSON")
+    raise ValueError(f"{word} is not JSON")
 
 
 def lines(path: Path) -> list[bytes]:

@@ -125,7 +125,7 @@ def read_status(path: str | Path) -> Status:
     path = Path(path).absolute()
     found = records.read(path / STATUS, path.name, Status)
     if found["status"] not in STATUSES:
-        raise records.damaged(path / STATUS, f"'{found['status']}' is no status")
+        raise records.damaged(path / STATUS, f"'{found['status']}' is not a status")
     return found
 
 

@@ -102,7 +102,7 @@ def _check_log(path: Path, found: dict[str, Any]) -> None:
     read_metrics(log)
     is_finished = STATUS in found and found[STATUS]["status"] == "finished"
     if is_finished and log.exists() and log.read_bytes()[-1:] not in (b"", b"\n"):
-        raise records.damaged(log, "its last line is torn", REMOVED)
+        raise records.damaged(log, "its last line is incomplete", REMOVED)
 
 
 def _clean_log(path: Path) -> str:

@@ -371,8 +371,9 @@ def _why_not(components: np.ndarray, solution: Solution, alone: np.ndarray) -> t
     if len(components) == 1:
         return (*found, "an axis of one index, without which nothing is left")
     if (components == components[0]).all():
-        return (*found, "its indices can only go all together, which leaves nothing")
-    return (*found, "indices of which none is like another: a kind of units keeps at least one")
+        return (*found, "its indices can only be removed all together, which would leave none")
+    reason = "no two indices are units of the same kind, and each kind keeps at least one"
+    return (*found, reason)
 
 
 def _noted(notes: dict[int, tuple[str, ...]], components: np.ndarray) -> tuple[str, ...]:

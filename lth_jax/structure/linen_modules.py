@@ -71,8 +71,8 @@ def resized(
         found = shapes(closest[1])
         name = next(name for name in wanted if found[name] != wanted[name])
         raise ValueError(
-            f"`module` gives leaf '{name}' the shape {found[name]}, not {wanted[name]}, whatever "
-            "the integers among its fields; use the compact function"
+            "no values were found for the integer fields of `module` that give leaf "
+            f"'{name}' the shape {wanted[name]} (closest: {found[name]}); use the compact function"
         )
 
 

@@ -100,7 +100,7 @@ def _gather(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
             links.tie(atoms, indices[dims.start_indices_batching_dims[place]])
         elif d in dims.collapsed_slice_dims:
             if known is None:
-                links.pin(atoms, "`gather` looks it up")
+                links.pin(atoms, "`gather` reads it at computed indices")
         elif sizes[d] == len(atoms):
             out[next(windows)] = atoms
         else:

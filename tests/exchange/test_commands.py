@@ -189,7 +189,7 @@ def test_programs_are_verified(tmp_path, capsys):
     assert "No damage" in lth(capsys, "verify", path)
     path.write_bytes(b"damage" * 9)
     assert cli.main(["verify", str(path)]) == 1
-    assert "is no artifact of `jax.export`" in capsys.readouterr().out
+    assert "is not an artifact of `jax.export`" in capsys.readouterr().out
 
 
 def test_a_file_of_pytorch(tmp_path, capsys):

@@ -55,7 +55,9 @@ DAMAGED = {
     "its header is not a JSON object": b"\x02" + bytes(7) + b"[]",
     "entry 'w' is not that of an array": broken(lambda w: w.pop("shape")),
     "'w' has the dtype 'F4', which": broken(lambda w: w.update(dtype="F4")),
-    "'w' has 16 bytes, which its shape does not take": broken(lambda w: w.update(shape=[5])),
+    "'w' has 16 bytes, which do not match its shape and dtype": broken(
+        lambda w: w.update(shape=[5])
+    ),
     "it is truncated: 'w' ends at byte": broken(lambda w: None)[:-1],
 }
 

@@ -104,7 +104,7 @@ def test_bad_input_is_one_sentence(whole, tmp_path, monkeypatch):
     for save in (exchange.save_stablehlo, exchange.save_onnx):
         with pytest.raises(exchange.ExchangeError, match=r"net', which exists; `overwrite` repl"):
             save(path, f, params, X)
-    with pytest.raises(exchange.ExchangeError, match=r"is no artifact of `jax.export`"):
+    with pytest.raises(exchange.ExchangeError, match=r"is not an artifact of `jax.export`"):
         exchange.load_stablehlo(path)
     with pytest.raises(exchange.ExchangeError, match=r"at \['w'\] has dtype bfloat16, which onnx"):
         _check_dtypes({"w": jnp.ones(2, jnp.bfloat16)})

@@ -94,7 +94,7 @@ def test_help_lists_the_options_of_the_parts_that_are_chosen(capsys):
             ("reinit", "shufle"),
             "did you mean 'shuffle'.* Several are written as reinit,",
         ),
-        ("controls", 5, "a tuple of names, each once .on a command line reinit,shuffle"),
+        ("controls", 5, "a tuple of distinct names .on a command line reinit,shuffle"),
         ("control_levels", ("1;3",), "on a command line 1,3"),
         ("model.options", {"features": "wide"}, "on a command line 64,10"),
     ],

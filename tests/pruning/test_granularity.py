@@ -149,7 +149,11 @@ def test_weights_between_two_groups_need_both_and_count_once():
             {"in": jnp.ones((2, 4)), "out": jnp.ones((3, 1))},
             "axis 1 of",
         ),
-        (granularity.groups({"in": {0: np.array([0, -1])}}), {"in": jnp.ones((2, 2))}, "wholly"),
+        (
+            granularity.groups({"in": {0: np.array([0, -1])}}),
+            {"in": jnp.ones((2, 2))},
+            "assign every index",
+        ),
         (granularity.groups(HIDDEN), {"in": jnp.ones((2, 3))}, "there is no such leaf"),
     ],
 )

@@ -56,6 +56,15 @@ def test_what_does_not_belong_together_is_not_believed(folder, harm, capsys):
     assert "is damaged" in capsys.readouterr().out
 
 
+def test_a_stamp_of_the_same_protocol_keeps_its_time(folder):
+    first = (folder / answers.PROTOCOL).read_bytes()
+    answers.write_stamp(folder, answers.stamp_of(PROTOCOL, {"delta": 1.0}, "small"))
+    assert (folder / answers.PROTOCOL).read_bytes() == first
+    (folder / answers.PROTOCOL).write_bytes(first[:-9])
+    answers.write_stamp(folder, answers.stamp_of(PROTOCOL, {"delta": 1.0}, "small"))
+    assert answers.read_answer(folder, "small")["seconds"] == 2.5
+
+
 def test_contrasts_and_draws():
     minus = Contrasts({"a": [3.0], "b": [1.0]}, "points", 0.5, "test ", two_sided=True)
     plain, margin = minus("a", "b"), minus("b", "a", margin=1.5)

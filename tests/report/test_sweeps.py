@@ -159,7 +159,7 @@ def test_a_sweep_in_which_all_diverged_is_drawn_without_a_warning(recwarn):
 
 
 def test_a_folder_that_is_no_sweep_is_named(tmp_path):
-    with pytest.raises(store.StoreError, match="is no sweep"):
+    with pytest.raises(store.StoreError, match="is not a sweep"):
         read_sweep(store.Store(tmp_path), tmp_path)
 
 

@@ -42,7 +42,7 @@ def net(groups, params, *args, reasons=None, **options):
     return add
 
 
-LONE = "its indices can only go all together, which leaves nothing"
+LONE = "its indices can only be removed all together, which would leave none"
 SAME = "two factors of a merged axis are the same units"
 
 
@@ -187,7 +187,7 @@ def narrow_and_empty_axes(p, x):
     return (jnp.tanh(x @ p["one"]) @ p["w"] + p["none"].sum(0)) @ p["v"]
 
 
-UNLIKE = "indices of which none is like another: a kind of units keeps at least one"
+UNLIKE = "no two indices are units of the same kind, and each kind keeps at least one"
 
 
 @net([3], arrays(w=(3, 4), v=(4, 2), more=(1, 2)), data(2, 3), reasons={("w", 1): UNLIKE})

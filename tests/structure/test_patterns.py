@@ -10,7 +10,8 @@ from tests.thinning import thinned
 
 # Reasons of axes that a pattern need not list: the shapes of inputs and results decide them.
 GIVEN = (
-    "an axis of the argument", "an axis of result", "`gather` looks it up", "the window of `conv",
+    "an axis of the argument", "an axis of result", "`gather` reads it at computed indices",
+    "the window of `conv",
 )  # fmt: skip
 NO_GRADIENT = "RAFT, in a `while_loop`"
 

@@ -82,9 +82,10 @@ RECIPE = Recipe(
     "prunes 10, 10 and 15 % of each convolution, 20 % of each hidden dense layer and 10 % of the "
     "output layer and rewinds to the initialisation; 5 replicates, also with dropout of 1/2.",
     short="The same networks with 16, 32 and 64 channels and hidden layers of 256 on 150 digits of "
-    "8 × 8 pixels, Adam at 1e-3, 600 steps, one level for three of the paper's, 12 replicates. An "
-    "earlier short size on the signals of MNIST-1D, where tickets stayed 2 to 6 points below dense "
-    "at every width and rate tried, was dropped: 11 of its 18 findings held and 4 did not.",
+    "8 × 8 pixels, Adam at 1e-3, 600 steps, each level prunes as much as three levels of "
+    "the paper, 12 replicates. An earlier short size on the signals of MNIST-1D, where tickets "
+    "stayed 2 to 6 points below dense at every width and rate tried, was dropped: 11 of its 18 "
+    "findings held and 4 did not.",
     expected=[
         one
         for make in (_expected, _expected_of_dropout)

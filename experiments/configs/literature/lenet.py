@@ -32,7 +32,7 @@ RECIPE = Recipe(
     "layer and rewinds to the initialisation; 5 replicates. Early stop: the smallest validation "
     "loss.",
     short="The same network and optimizer on 5,000 images of MNIST (3,500 for training), 1,000 "
-    "steps, one level for three of the paper's, 5 replicates.",
+    "steps, each level prunes as much as three levels of the paper, 5 replicates.",
     expected=(
         Expected(DENSE, READ_OFF, metric=ACCURACY, value=0.982, tolerance=0.003),
         Expected(_at(0.513), READ_OFF, metric=ACCURACY, value=0.985, tolerance=0.003),

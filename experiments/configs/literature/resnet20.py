@@ -21,8 +21,8 @@ RECIPE = Recipe(
     title="ResNet-20 on CIFAR-10",
     setting=renda.SETTING + "One-shot tickets of trained networks are reinitialised.",
     short="A ResNet-8 of width 8 on the signals of MNIST-1D (3,500 for training), batches of 100, "
-    "728 steps, no augmentation, one level for three of the paper's, 5 replicates. An "
-    "earlier short size, on 400 digits, decided one of six findings.",
+    "728 steps, no augmentation, each level prunes as much as three levels of the paper, 5 "
+    "replicates. An earlier short size, on 400 digits, decided one of six findings.",
     expected=[
         *renda.curves(TABLE, renda.SOURCE, 0.23),
         *renda.shapes(0.134, reinit=True),

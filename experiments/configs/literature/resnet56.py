@@ -25,7 +25,8 @@ RECIPE = Recipe(
     title="ResNet-56 on CIFAR-10",
     setting=renda.SETTING,
     short="A ResNet-14 of width 4 on the signals of MNIST-1D (3,500 for training), batches of 100, "
-    "728 steps, no augmentation, one level for three of the paper's, 5 replicates.",
+    "728 steps, no augmentation, each level prunes as much as three levels of the paper, 5 "
+    "replicates.",
     expected=[
         *renda.curves(TABLE, renda.SOURCE, 0.21),
         *renda.shapes(0.134, reinit=False),

@@ -15,9 +15,9 @@ RECIPE = Recipe(
     title="VGG-16 on CIFAR-10",
     setting=renda.SETTING + "One-shot tickets of trained networks are reinitialised.",
     short="A VGG of 5 convolutions of 8 to 64 channels on the signals of MNIST-1D (3,500 for "
-    "training), batches of 100, 728 steps, no augmentation, one level for three of the paper's, 12 "
-    "replicates: with 5, intervals were as wide as the tolerances. With half as many channels the "
-    "dense network loses 3 points.",
+    "training), batches of 100, 728 steps, no augmentation, each level prunes as much as three "
+    "levels of the paper, 12 replicates: with 5, intervals were as wide as the tolerances. With "
+    "half as many channels the dense network loses 3 points.",
     expected=[
         *accuracies(
             {1: 93.3}, f"{renda.SOURCE}, approximate", run="wr", spread=0.19, tolerance=1.0

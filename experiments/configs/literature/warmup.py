@@ -85,8 +85,8 @@ RECIPE = Recipe(
     "layers and 271,000 weights. VGG-16, which the paper lacks, trains as VGG-19. The weight decay "
     "is that of the authors' later code (facebookresearch/open_lth).",
     short="A VGG of 5 convolutions of 8 to 64 channels on the signals of MNIST-1D (3,500 for "
-    "training), batches of 64, 1,200 steps, of which 107 warm up, no augmentation, one level for "
-    "three of the paper's, 12 replicates.",
+    "training), batches of 64, 1,200 steps, of which 107 warm up, no augmentation, each level "
+    "prunes as much as three levels of the paper, 12 replicates.",
     expected=[
         *_orders("vgg19", 0.134),
         *_orders("resnet18", 0.328, only_full=True),

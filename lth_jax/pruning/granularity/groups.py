@@ -110,8 +110,8 @@ def _group_sizes(
         wholly = [axis for axis, of in sorted(ids.get(name, {}).items()) if (of >= 0).all()]
         if not wholly:
             raise ValueError(
-                f"`members` groups no axis of the prunable leaf '{name}' wholly; "
-                "group it, or mark it as not prunable."
+                "`members` must assign every index of at least one axis of the prunable leaf "
+                f"'{name}' to a group; add them, or mark the leaf as not prunable."
             )
         slice_size = np.prod(shapes[name]) // shapes[name][wholly[-1]]
         sizes += np.bincount(ids[name][wholly[-1]], minlength=number).astype(np.int32) * slice_size
