@@ -30,7 +30,7 @@ from lth_jax.lottery import (
     training_program,
 )
 from lth_jax.population import as_splits
-from lth_jax.store import fingerprint
+from lth_jax.store import content_key, fingerprint
 from lth_jax.sweeps import Estimate, Job, shown
 
 DATA = (
@@ -79,28 +79,36 @@ class Sharing:
           UserError, ValueError, TypeError: a field is invalid.
         """
         loaded, experiment = self._dataset(config), config.experiment
-        data = loaded.fingerprint
-        if data not in self._sets:
-            self._sets[data] = loaded, as_splits(loaded)
+        # Equal data may lie in memory or on disk, and have the teachers' answers or not.
+        form = [type(loaded.train.x).__name__, sorted(loaded.answers)]
+        place = content_key([loaded.fingerprint, *form])
+        if place not in self._sets:
+            self._sets[place] = loaded, as_splits(loaded)
         # Before the program is lowered, which may allocate memory.
-        least = self._estimate(config, data)
-        program, constants = self._training(config, data)
-        same = (program, constants, data)
+        least = self._estimate(config, place)
+        program, constants = self._training(config, place)
+        same = (program, constants, place)
         ladder, known = self._ladder(config, *same)
         numbers, seeds = trainers.hyper(experiment), build.seeds(experiment)
         task = self._tasks[same].replace(hyper=numbers, steps=experiment.train.steps)
         check_ladder(seeds, ladder)
         planned = make_experiment(
-            task, seeds, ladder, data=data, constants=constants, training=program, **known
+            task,
+            seeds,
+            ladder,
+            data=loaded.fingerprint,
+            constants=constants,
+            training=program,
+            **known,
         )
         return Job(setting, experiment.name, recorded(experiment), planned, least)
 
-    def _check_network(self, config: ConfigDict, data: str) -> Estimate:
-        return checks.check_network(config, self._sets[data][0])
+    def _check_network(self, config: ConfigDict, place: str) -> Estimate:
+        return checks.check_network(config, self._sets[place][0])
 
-    def _make_training(self, config: ConfigDict, data: str) -> tuple[str, str]:
+    def _make_training(self, config: ConfigDict, place: str) -> tuple[str, str]:
         """The keys of the training program and of its constants."""
-        loaded, splits = self._sets[data]
+        loaded, splits = self._sets[place]
         task = trainers.task(config.experiment, loaded, splits)
         program = training_program(task.trainer, splits, trainers.HYPER, from_seed(0))
         if program not in self.programs:
@@ -109,7 +117,7 @@ class Sharing:
         own = task.trainer.constants
         constants = fingerprint(own)
         trainer = self.programs[program].trainer._replace(constants=own)
-        self._tasks.setdefault((program, constants, data), task.replace(trainer=trainer))
+        self._tasks.setdefault((program, constants, place), task.replace(trainer=trainer))
         return program, constants
 
     def _make_ladder(self, config: ConfigDict, *same: str) -> tuple[Ladder, dict[str, Any]]:

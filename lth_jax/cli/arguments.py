@@ -114,7 +114,7 @@ def find_folder(arguments: argparse.Namespace, text: str) -> Path:
     from lth_jax.store.listing import find_name, is_run
     from lth_jax.store.sweeps import sweep_folders
 
-    if (Path(text) / "config.json").exists():
+    if text and (Path(text) / "config.json").exists():
         return Path(text)
     root = folder(arguments)
     folders = {path.name: path for path in root.glob("*") if is_run(path)}

@@ -203,12 +203,17 @@ def rewound(store: Store, info: RunInfo, one: Stored) -> tuple[Named, Named]:
     raise StoreError(f"{info.run} has no dense parent of replicate {one.replicate}.")
 
 
-def _converged(one: Stored) -> Stored:
+def check_scored(one: Stored) -> None:
+    """Raises `StoreError` if the scores of a network's mask were invalid."""
     if one.unscored is not None:
         raise StoreError(
             f"'{one.arm}' of replicate {one.replicate} at level {one.level} was not trained: "
             f"{one.unscored.sentence}"
         )
+
+
+def _converged(one: Stored) -> Stored:
+    check_scored(one)
     if one.diverged_at is not None:
         raise StoreError(
             f"'{one.arm}' of replicate {one.replicate} at level {one.level} diverged at step "

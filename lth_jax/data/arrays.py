@@ -126,4 +126,12 @@ def _array(name: str, leaf: Any) -> np.ndarray:
             f"`{name}` holds an array of dtype {array.dtype}; it must hold numbers. Number classes "
             "from 0, for instance with `np.unique(y, return_inverse=True)[1]`."
         )
-    return array.astype(jax.dtypes.canonicalize_dtype(array.dtype))
+    narrow = np.dtype(jax.dtypes.canonicalize_dtype(array.dtype))
+    if array.dtype.kind in "iu" and narrow != array.dtype and array.size:
+        most, least = np.iinfo(narrow).max, np.iinfo(narrow).min
+        if array.max() > most or array.min() < least:
+            raise ValueError(
+                f"`{name}` holds integers from {array.min()} to {array.max()}; those of {narrow} "
+                f"lie between {least} and {most}. Make them floats, or number classes from 0."
+            )
+    return array.astype(narrow)

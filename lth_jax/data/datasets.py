@@ -262,5 +262,5 @@ def fingerprint(*splits: Any) -> str:
         hashed.update(f"{array.dtype.str}{array.shape}".encode())
         for first in range(0, len(array), _AT_ONCE):
             part = array[first : first + _AT_ONCE]
-            hashed.update(np.ascontiguousarray(part).data)
+            hashed.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
     return hashed.hexdigest()

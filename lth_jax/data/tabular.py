@@ -248,7 +248,9 @@ def _made(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # columns that are all NaN
         mean, std = np.nanmean(train.x, axis=0), np.nanstd(train.x, axis=0)
-    mean, std = np.where(scaled, mean, 0), np.where(scaled & (std > 0), std, 1)
+        varies = np.nanmax(train.x, axis=0) > np.nanmin(train.x, axis=0)
+    # The computed deviation of equal numbers is often not 0, but a rounding error.
+    mean, std = np.where(scaled, mean, 0), np.where(scaled & varies, std, 1)
 
     @np.errstate(over="ignore")  # the caller refuses infinities
     def standardised(part: Examples) -> Examples:

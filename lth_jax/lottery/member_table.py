@@ -73,6 +73,15 @@ def plan_at(plans: Plans, level: int) -> Plan:
     return [plan for first, plan in plans if first <= level][-1]
 
 
+def what_is_kept(ladder: Ladder, level: int) -> dict[str, Any]:
+    """The number of weights that a level keeps, and the leaves that it prunes, as JSON's types."""
+    count = trees.to_named(ladder.counts[level - 1])
+    return {
+        "count": jax.tree.map(lambda k: np.asarray(k).tolist(), count),
+        "prunable": jax.tree.map(bool, trees.to_named(ladder.prunable)),
+    }
+
+
 def member_keys(experiment: Experiment, plans: Plans) -> list[dict[Label, str]]:
     """The key of each member of an experiment, level by level."""
     identity, ladder = experiment.identity, experiment.ladder
@@ -83,14 +92,11 @@ def member_keys(experiment: Experiment, plans: Plans) -> list[dict[Label, str]]:
         what |= step_range(ladder, level)._asdict()
         arms = identity.arms_at(level)
         if level:
-            count = ladder.counts[level - 1]
-            what |= {
+            what |= what_is_kept(ladder, level) | {
                 "ticket": arms[TICKET],
                 "batches": identity.batches,
                 "level": level,
                 "rewind": ladder.rewind._asdict(),
-                "count": jax.tree.map(lambda k: np.asarray(k).tolist(), trees.to_named(count)),
-                "prunable": jax.tree.map(bool, trees.to_named(ladder.prunable)),
             }
             if level in ladder.methods:
                 what["method"] = identity.methods[str(level)]["training"]

@@ -11,7 +11,7 @@ import jax
 from lth_jax import store as stores
 from lth_jax.lottery.initial_states import InitialStates
 from lth_jax.lottery.ladder import Hooks, run_ladder
-from lth_jax.lottery.member_table import Plans
+from lth_jax.lottery.member_table import Plans, what_is_kept
 from lth_jax.lottery.node_training import Progress
 from lth_jax.lottery.programs import Programs
 from lth_jax.lottery.progress import Display, say
@@ -230,12 +230,15 @@ def data_placement(task: Task) -> str:
 
 
 def run_identity(experiment: Experiment) -> dict[str, Any]:
-    """The part of a run's identity that its config does not cover: programs, data, numeric flags.
+    """The part of a run's identity that its config does not cover.
+
+    It consists of programs, data, numeric flags, and the number of weights kept at each level.
 
     Versions, devices and the library's code are excluded: a run may continue after an upgrade or on
     another machine, where its new nodes get other keys.
     """
-    found = experiment.identity
+    found, ladder = experiment.identity, experiment.ladder
+    levels = range(1, len(ladder.counts) + 1)
     return {
         "training": found.training,
         "arms": found.arms,
@@ -244,4 +247,5 @@ def run_identity(experiment: Experiment) -> dict[str, Any]:
         "data": found.data,
         "constants": found.constants,
         "numerics": found.environment["numerics"],
+        "counts": stores.content_key([what_is_kept(ladder, level) for level in levels]),
     }

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lth_jax import keys, text, trees
-from lth_jax.coding.stored import Named, Stored, read_stored, rewound
+from lth_jax.coding.stored import Named, Stored, check_scored, read_stored, rewound
+from lth_jax.lottery.controls import SAME_MASK
 from lth_jax.lottery.spec import Seeds
 from lth_jax.population.task import Task
 from lth_jax.pruning.masks import prunable_leaves
 from lth_jax.pruning.one_shot import member_masks
 from lth_jax.pruning.prune import Pruner
-from lth_jax.store import Store, find_run
+from lth_jax.store import Store, StoreError, find_run
 from lth_jax.types import DENSE, Key
 
 
@@ -66,10 +67,18 @@ def starts_of(
       `{arm: starts}` in the order of replicates; leaves by name.
 
     Raises:
-      store.StoreError: the run does not exist or is damaged.
+      store.StoreError: the run does not exist or is damaged, has no such arm or level, or the
+        scores of a mask were invalid.
+      ValueError: an arm has other weights than its ticket.
     """
+    if others := sorted(set(arms) & set(SAME_MASK)):
+        raise ValueError(
+            f"`arms` holds '{others[0]}', which has other initial weights than the dense network; "
+            "an arm must keep the weights of the ticket."
+        )
     info = find_run(Path(path).parent, str(path))
     networks = sorted(read_stored(store, path, (DENSE, *arms)), key=lambda one: one.replicate)
+    present = {(one.arm, one.level) for one in networks}
     origin = {one.replicate: rewound(store, info, one) for one in networks if one.arm == DENSE}
 
     def start(one: Stored) -> Start:
@@ -81,7 +90,15 @@ def starts_of(
 
     def of(arm: str) -> list[Start]:
         place = (arm, 0 if arm == DENSE else level)
-        return [start(one) for one in networks if (one.arm, one.level) == place]
+        found = [one for one in networks if (one.arm, one.level) == place]
+        if not found:
+            there = ", ".join(f"'{a}' at level {n}" for a, n in sorted(present))
+            raise StoreError(
+                f"{info.run} has no arm '{place[0]}' at level {place[1]}; it has {there}."
+            )
+        for one in found:
+            check_scored(one)
+        return [start(one) for one in found]
 
     return {arm: of(arm) for arm in arms}
 
@@ -140,7 +157,7 @@ def start_fingerprint(start: Start) -> str:
         for leaf_name, leaf in sorted(tree.items()):
             array = np.ascontiguousarray(leaf)
             hashed.update(f"{leaf_name}{array.dtype.str}{array.shape}".encode())
-            hashed.update(array.data)
+            hashed.update(array.reshape(-1).view(np.uint8).data)
     hashed.update(f"{sorted(start.hyper.items())}{start.replicate}".encode())
     return hashed.hexdigest()
 

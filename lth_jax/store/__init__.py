@@ -14,6 +14,7 @@ from lth_jax.store.processes import ALONE, Team, everyone, in_company, is_distri
 from lth_jax.store.run_files import (
     ENV,
     IDENTITY,
+    check_folder_name,
     read_config,
     read_env,
     read_identity,
@@ -46,6 +47,7 @@ __all__ = [
     "Sweep",
     "Team",
     "canonical",
+    "check_folder_name",
     "content_key",
     "environment",
     "everyone",

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,8 +45,9 @@ def find_garbage(store: Store, *, unfinished: bool = False) -> Garbage:
     """Finds the nodes that no run lists, except those that may still be needed.
 
     Nothing is garbage while a run or a sweep is running. The finished nodes of a sweep are listed
-    when its cells are finished, so while a sweep is unfinished nodes are kept; unfinished nodes
-    are kept while a run or a sweep is unfinished.
+    when its cells are finished, so while a sweep is unfinished nodes are kept, and so they are
+    while a run whose damaged list was emptied is unfinished; unfinished nodes are kept while a run
+    or a sweep is unfinished.
 
     Args:
       store: the store.
@@ -55,19 +56,23 @@ def find_garbage(store: Store, *, unfinished: bool = False) -> Garbage:
     Raises:
       CorruptError: if a list of nodes is damaged, so that its nodes are unknown.
     """
-    folders = _runs(store)
-    needed = {key for path in folders for key in listed(path)}
-    nodes = [key for key in store.keys() if key not in needed]
+    # In this order, a run that lists its nodes and ends meanwhile is either busy or read.
+    stored = list(store.keys())
     partial = sorted(path.name for path in store.root.glob("partial/*"))
+    busy, folders = _busy(store), _runs(store)
+    needed = _needed(folders)
+    nodes = [key for key in stored if key not in needed]
     runs = [path.name for path in folders if not _is_finished(path)]
     open_sweeps = [path.name for path in store.root.glob("sweeps/*") if _is_open(store, path)]
+    emptied = [path.name for path in folders if read_manifest(path).get("emptied", False)]
     kept = []
-    if busy := _busy(store):
+    if busy:
         kept.append(f"nothing is deleted while {busy[0]} is in use")
         nodes, partial = [], []
-    if nodes and open_sweeps and not unfinished:
+    if nodes and (open_sweeps or emptied) and not unfinished:
+        what = "unfinished sweep" if open_sweeps else "run whose list of nodes was lost,"
         kept.append(
-            f"{len(nodes)} nodes are kept for the unfinished sweep {_some(open_sweeps)}; "
+            f"{len(nodes)} nodes are kept for the {what} {_some([*open_sweeps, *emptied])}; "
             "`--unfinished` deletes them"
         )
         nodes = []
@@ -82,9 +87,12 @@ def find_garbage(store: Store, *, unfinished: bool = False) -> Garbage:
 
 
 def delete(store: Store, garbage: Garbage) -> int:
-    """Deletes garbage whose lock no process holds; returns the number of nodes."""
-    done = 0
-    for key in () if _busy(store) else (*garbage.nodes, *garbage.partial):
+    """Deletes garbage whose lock no process holds and no run lists; returns the number of nodes."""
+    done, busy = 0, _busy(store)
+    needed = _needed(_runs(store))
+    for key in (*garbage.nodes, *garbage.partial):
+        if busy or key in needed:
+            continue
         with locks.try_hold(store.root / "locks" / f"{key}.lock") as free:
             if free:
                 if store.has(key):
@@ -92,6 +100,10 @@ def delete(store: Store, garbage: Garbage) -> int:
                 files.remove(store.root / "partial" / key)
                 done += 1
     return done
+
+
+def _needed(folders: Iterable[Path]) -> set[str]:
+    return {key for path in folders for key in listed(path)}
 
 
 def remove_run(path: Path) -> None:

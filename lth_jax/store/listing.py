@@ -106,6 +106,10 @@ def find_name(text: str, names: Sequence[str], kind: str, root: str | Path) -> s
     >>> find_name("de", names, "run", "runs"), find_name("0a4f", names, "run", "runs")
     ('demo-1b8466c9', 'ladder-0a4f5e6d')
     """
+    if not text:
+        raise StoreError(
+            f"the name of a {kind} is empty; it must be a name, or its beginning or end."
+        )
     kinds = f"{kind.replace(' or ', 's and ')}s"
     fits: tuple[Callable[[str], bool], ...] = (
         lambda name: name == text,

@@ -5,6 +5,7 @@ seal. All other files are records: they carry their own SHA-256 and the name of 
 does each line of the log.
 """
 
+import re
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -43,11 +44,16 @@ class Plans(TypedDict):
 
 
 class Manifest(Plans):
-    """`manifest.json`; `earlier` are the keys of nodes that a run begun again may list again."""
+    """`manifest.json`.
+
+    `earlier` are the keys of nodes that a run begun again may list again; `emptied` states that its
+    list of nodes was lost.
+    """
 
     config_hash: str
     nodes: list[dict[str, Any]]
     earlier: NotRequired[list[str]]
+    emptied: NotRequired[bool]
 
 
 class Env(Plans):
@@ -71,6 +77,18 @@ class Status(TypedDict):
     nodes: NotRequired[str]
     summary: NotRequired[dict[str, Any] | None]
     pilot: NotRequired[bool]
+
+
+def check_folder_name(name: str) -> None:
+    """Raises `ValueError` unless runs and sweeps may have this name.
+
+    >>> check_folder_name("mnist1d.ladder-2")
+    """
+    if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+        raise ValueError(
+            f"`name` must be letters, digits, '.', '_' or '-', not begin with '.' or '-', "
+            f"got {name!r}."
+        )
 
 
 def run_folder(name: str, config: Any, identity: Any = None) -> str:

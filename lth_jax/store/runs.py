@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ from lth_jax.store.run_files import (
     Env,
     Manifest,
     Plans,
+    check_folder_name,
     read_config,
     read_env,
     read_identity,
@@ -178,7 +178,8 @@ class Run:
         Args:
           summary: what a list of runs shows (`RunInfo.summary`), as JSON's types.
         """
-        self._change_manifest(lambda found: {k: v for k, v in found.items() if k != "earlier"})
+        passing = ("earlier", "emptied")
+        self._change_manifest(lambda found: {k: v for k, v in found.items() if k not in passing})
         files.settle(self.path.parent)
         self._set_status("finished", nodes=content_key(self.nodes), summary=summary)
 
@@ -280,11 +281,7 @@ def open_run(
     ...     print(run.path.name, run.status, run.metrics())
     demo-1b8466c9 finished [{'step': 1, 'loss': 0.5}]
     """
-    if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
-        raise ValueError(
-            f"`name` must be letters, digits, '.', '_' or '-', not begin with '.' or '-', "
-            f"got {name!r}."
-        )
+    check_folder_name(name)
     config_hash = content_key(config)
     path = Path(root) / run_folder(name, config, identity)
     with contextlib.ExitStack() as held:
@@ -350,7 +347,7 @@ def repair_run(store: Store, path: str | Path) -> None:
             hashes.append(content_key(read_config(path)))
         status = _intact(read_status, path)
         pilot = status is not None and status.get("pilot", False)
-        _prepare_plan(path, hashes[0], None)
+        _prepare_plan(path, hashes[0], None, is_new=False)
         _prepare_status(path, path.name.rpartition("-")[0], hashes[0], pilot)
         run = Run(path, hashes[0])
         if run.status == "running" or (run.status == "finished" and not is_complete(store, path)):
@@ -359,7 +356,8 @@ def repair_run(store: Store, path: str | Path) -> None:
 
 def _prepare(path: Path, name: str, config: Any, identity: Any, env: Any, pilot: bool) -> None:
     """Writes what is missing or damaged in a run's folder."""
-    for lost in (CONFIG, STATUS, ENV, MANIFEST) if is_run(path) else ():
+    is_new = not is_run(path)
+    for lost in () if is_new else (CONFIG, STATUS, ENV, MANIFEST):
         if not (path / lost).exists():
             LOG.warning("%s is missing; it is made again.", path / lost)
     found = _intact(read_identity, path)
@@ -371,13 +369,16 @@ def _prepare(path: Path, name: str, config: Any, identity: Any, env: Any, pilot:
             raise StoreError(f"{path} holds another configuration than the given one.")
     else:
         write_config(path, config)
-    _prepare_plan(path, content_key(config), plain(env, name="env"))
+    _prepare_plan(path, content_key(config), plain(env, name="env"), is_new=is_new)
     _prepare_status(path, name, content_key(config), pilot)
     _mend(path / METRICS)
 
 
-def _prepare_plan(path: Path, config_hash: str, env: Any) -> None:
-    """Both copies of the plan; a damaged one is restored from the other."""
+def _prepare_plan(path: Path, config_hash: str, env: Any, *, is_new: bool) -> None:
+    """Both copies of the plan; a damaged one is restored from the other.
+
+    A lost list of nodes is empty and marked until the run is finished, so that its nodes are kept.
+    """
     kept, listed = _intact(read_env, path), _intact(read_manifest, path)
     copies: list[Plans] = [part for part in (kept, listed) if part is not None]
     recorded = {
@@ -388,7 +389,7 @@ def _prepare_plan(path: Path, config_hash: str, env: Any) -> None:
     if env is not None and environments[-1:] != [env]:
         environments = [*environments, env]
     after: Any = {"environments": environments, **recorded}
-    nodes: Any = listed or {"nodes": []}
+    nodes: Any = listed or {"nodes": [], **({} if is_new else {"emptied": True})}
     manifest: Any = {**nodes, "config_hash": config_hash, **recorded}
     if after != kept:
         write_record(path, ENV, after)

@@ -11,6 +11,7 @@ from lth_jax.store.errors import CorruptError, StoreError
 from lth_jax.store.hashing import content_key
 from lth_jax.store.listing import RunInfo, find_name
 from lth_jax.store.processes import ALONE, Team
+from lth_jax.store.run_files import check_folder_name
 
 LOG = logging.getLogger(__name__)
 
@@ -97,12 +98,14 @@ def open_sweep(root: str | Path, *, name: str, config: Any, team: Team = ALONE) 
 
     Raises:
       StoreError: the folder holds another sweep, or cannot be written.
+      ValueError: the name is malformed.
 
     >>> import tempfile
     >>> sweep = open_sweep(tempfile.mkdtemp(), name="demo", config={"rate": [0.1, 0.01]})
     >>> sweep.once("plan", lambda: {"chunk": 4}), sweep.once("plan", lambda: {"chunk": 8})
     ({'chunk': 4}, {'chunk': 4})
     """
+    check_folder_name(name)
     found = Sweep(Path(root) / "sweeps" / f"{name}-{content_key(config)[:8]}", team)
     team.on_leader(lambda: _mend(found.path))
     if content_key(found.once("config", lambda: config)) != content_key(config):

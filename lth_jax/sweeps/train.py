@@ -54,10 +54,13 @@ def train(
       The finished sweep; `report.sweeps.read_sweep` reads its cells.
 
     Raises:
-      ValueError: a setting has the name of another column of the sweep's table.
+      ValueError: a name is malformed, or a setting has the name of another column of the sweep's
+        table.
       PlanError: no plan fits the devices or the memory.
       store.Interrupted: a signal arrived; progress is saved.
     """
+    for named in (name, *(job.name for job in jobs)):
+        stores.check_folder_name(named)
     if taken := sorted({name for job in jobs for name in job.setting} & set(COLUMNS)):
         raise ValueError(
             f"`setting` of a job has the name '{taken[0]}', which is another column of the sweep's "

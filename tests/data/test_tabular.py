@@ -124,3 +124,12 @@ def test_bad_tables_are_refused(raw, asked, message):
 def test_bad_arguments_are_refused(wrong, error):
     with pytest.raises(error, match=f"`{next(iter(wrong))}` must"):
         tabular.grouped(**wrong)
+
+
+@pytest.mark.parametrize("constant", [0.1, 1 / 3, 1e6 + 0.1])
+def test_a_constant_column_is_not_scaled_by_a_rounding_error(constant):
+    x = np.full((50, 2), constant)
+    x[:, 1] = np.arange(50)
+    made = tabular._made(x, np.ones(2, bool), np.arange(50) % 2, None, classes=2)
+    for part in made[:2]:
+        np.testing.assert_allclose(part.x[:, 0], 0, atol=1e-6)

@@ -152,3 +152,16 @@ def test_an_unfinished_run_cannot_teach(teacher, tmp_path):
     config.experiment.train.distill.teacher = "half"
     with pytest.raises(UserError, match=r"`train.distill.teacher` is 'half'.*finished run; half-"):
         runner.run(config, [])
+
+
+@pytest.mark.slow
+def test_a_sweep_over_unlabelled_examples_finds_their_answers(teacher):
+    cells = [
+        ({"n": n}, taught(teacher, **{"data.unlabelled": 40, "train.distill.unlabelled": n}))
+        for n in (0, 3)
+    ]
+    found = jobs(cells, Sharing())
+    assert [set(job.experiment.task.trainer.constants) for job in found] == [
+        {"answers"},
+        {"answers", "unlabelled"},
+    ]

@@ -26,6 +26,7 @@ from lth_jax.lottery import (
     training_program,
 )
 from lth_jax.lottery.member_table import member_keys
+from lth_jax.lottery.running import run_identity
 from lth_jax.population import Plan, Trainer, correct, cross_entropy
 from lth_jax.pruning import criteria, granularity, scopes
 from lth_jax.pruning.prune import prune
@@ -310,3 +311,15 @@ def test_the_data_of_a_cell_are_read_where_nobody_names_them():
         return make_experiment(*setup, ladder_of(), **known).identity.data
 
     assert data(setup_of()) == data(setup_of(data=data_of())) != data(setup_of(data=data_of(1)))
+
+
+def test_a_run_of_other_counts_or_leaves_is_another_run():
+    known = {"training": "program", "arms": {TICKET: "", "reinit": "", "shuffle": ""}}
+
+    def identity(**changes):
+        return run_identity(make_experiment(*setup_of(), ladder_of(**changes), **known))
+
+    one, again = identity(), identity()
+    assert one == again
+    assert identity(counts=[{"w": np.int32(3)}]) != one
+    assert identity(prunable={"w": False}) != one

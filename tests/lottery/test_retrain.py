@@ -1,12 +1,13 @@
 """Networks retrained from given weights: a run's own again, kept, found and refused."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from lth_jax import lottery, trees
-from lth_jax.lottery import retraining
+from lth_jax.lottery import retraining, starts
 from lth_jax.measures.overlap import member_kappas
 from lth_jax.population import Plan, planning
 from lth_jax.pruning.criteria import magnitude
@@ -14,6 +15,7 @@ from lth_jax.pruning.masks import prunable_leaves
 from lth_jax.pruning.one_shot import at_count, largest_weights
 from lth_jax.pruning.prune import prune
 from lth_jax.pruning.scopes import layerwise
+from lth_jax.store import StoreError
 from tests.lottery.test_run import Net, X, Y, run, task
 
 PLAN = Plan(2)
@@ -128,3 +130,21 @@ def test_rows_of_a_replicate_are_its_share():
         Net(), (X, Y), optimizer=optax.sgd(0.1), batch_size=8, steps=2, examples_per_replicate=10
     )
     assert shared.own_rows(3) == slice(30, 40)
+
+
+@pytest.mark.slow
+def test_starts_that_a_run_does_not_have_are_refused():
+    result = run(controls=("reinit", "shuffle"), levels=1)
+    assert len(result.starts(1, arm="shuffle")) == len(result.starts(0, arm="dense"))
+    with pytest.raises(ValueError, match="`arms` holds 'reinit', which has other initial weights"):
+        result.starts(1, arm="reinit")
+    with pytest.raises(StoreError, match="has no arm 'shufle' at level 1; it has 'dense' at level"):
+        result.starts(1, arm="shufle")
+    with pytest.raises(StoreError, match="has no arm 'ticket' at level 2"):
+        result.starts(2)
+
+
+def test_half_precision_starts_have_fingerprints():
+    half = START._replace(params=jax.tree.map(lambda w: jnp.asarray(w, jnp.bfloat16), PARAMS))
+    named = [starts.by_name(one) for one in (START, half)]
+    assert len({starts.start_fingerprint(one) for one in named}) == 2

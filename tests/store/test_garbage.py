@@ -212,3 +212,44 @@ def test_a_removed_sweep_takes_only_runs_that_sweeps_alone_made(shelf, capsys):
     assert f"made or opened them: {runs['before']}, {runs['after']}\n" in out
     left = {name for name, run in runs.items() if (shelf.root / run).exists()}
     assert left == {"both", "before", "after"} and other.path.exists() and not mine.path.exists()
+
+
+def test_a_run_that_ends_during_the_search_loses_nothing(tmp_path, monkeypatch):
+    """The run lists its nodes and ends between any two looks at the store."""
+    for look in ("_busy", "_runs", "listed", "size_of"):
+        root = tmp_path / look
+        run(root, "one", [A])
+        with open_run(root, name="late", config={"name": "late"}, env={}) as late:
+            node(Store(root), B)
+            plain, done = getattr(garbage, look), []
+
+            def first(*given, plain=plain, done=done, late=late):
+                if not done:
+                    done.append(True)
+                    late.add(B, level=0)
+                    late.finish()
+                return plain(*given)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(garbage, look, first)
+                found = garbage.find_garbage(Store(root))
+        assert garbage.delete(Store(root), found) == 0 and Store(root).has(B)
+
+
+def test_nodes_that_a_run_lists_after_the_search_stay(shelf):
+    found = garbage.find_garbage(shelf)
+    assert found.nodes == [LOST]
+    run(shelf.root, "later", [LOST])
+    garbage.delete(shelf, found)
+    assert shelf.has(LOST)
+
+
+def test_nodes_stay_for_a_run_whose_list_was_emptied(tmp_path):
+    path = run(tmp_path, "one", [A, B])
+    (path / "manifest.json").write_text("damaged")
+    stores.runs.repair_run(Store(tmp_path), path)
+    found = garbage.find_garbage(Store(tmp_path))
+    assert found.nodes == [] and f"run whose list of nodes was lost, {path.name}" in found.kept[0]
+    assert garbage.find_garbage(Store(tmp_path), unfinished=True).nodes == sorted([A, B])
+    run(tmp_path, "one", [A])
+    assert garbage.find_garbage(Store(tmp_path)).nodes == [B]

@@ -393,6 +393,8 @@ def test_a_name_is_found_by_its_hash_and_its_end(text):
     assert find_name(text, names, "run", "runs") == "mnist1d-5e6f7a8b"
     with pytest.raises(StoreError, match="'1a2' names several runs in runs: lenet-1a2b3c4d, len"):
         find_name("1a2", names, "run", "runs")
+    with pytest.raises(StoreError, match="the name of a run is empty"):
+        find_name("", names[:1], "run", "runs")
 
 
 @pytest.mark.parametrize("error", [ValueError("first"), Interrupted(15)])

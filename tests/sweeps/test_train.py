@@ -68,3 +68,11 @@ def test_settings_are_not_named_like_other_columns(jobs, tmp_path):
     with pytest.raises(ValueError, match=r"`setting` of a job has the name 'run'.*run, arm, level"):
         train(tmp_path, "rates", named, progress=False)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("which", ["sweep", "job"])
+def test_names_that_no_folder_may_have_are_refused_before_training(jobs, tmp_path, which):
+    bad = [jobs[0]._replace(name="lr 0.1")] if which == "job" else jobs[:1]
+    with pytest.raises(ValueError, match="`name` must be letters, digits"):
+        train(tmp_path, "a/b" if which == "sweep" else "a", bad, options=PlanOptions(4, "scan", 1))
+    assert not list(tmp_path.iterdir())
