@@ -238,7 +238,7 @@ def dry_run(config: ConfigDict, planned_cells: Sequence[Cell]) -> None:
         note = partial(print, f"group {i}/{len(found)}: {MEASURING}", flush=True)
         with user_errors():
             plan = sweeps.planned(group, options, always=True, on_start=note)
-        ahead = sweeps.outlook(group, options, plan, index)
+        ahead = sweeps.outlook(group, plan, index)
         print(f"group {i}/{len(found)}: {ahead}", flush=True)
         print(f"  {sweeps.together([group]).described(machine.workdir)}", flush=True)
         for job in group.jobs[:SHOWN]:

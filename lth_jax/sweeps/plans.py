@@ -95,12 +95,16 @@ def planned(
         if always or not (options.chunk and options.driver):
             measured = (experiment, group.sizes, plans, options.cache, programs)
             plan, evidence = measure_plans(*measured, on_start=on_start)
-    return {**plan._asdict(), "evidence": evidence, "data": data_placement(experiment.task)}
+    found = {**plan._asdict(), "evidence": evidence, "data": data_placement(experiment.task)}
+    return found | {"is_chunk_set": bool(options.chunk)}
 
 
-def narrow(plan: dict[str, Any], group: Group, options: PlanOptions) -> dict[str, Any]:
-    """The record of a plan with the chunks of a group's levels; a configured chunk is kept."""
-    return with_widths(plan, [] if options.chunk else group.sizes)
+def narrow(plan: dict[str, Any], group: Group) -> dict[str, Any]:
+    """The record of a plan with the chunks of a group's levels; a configured chunk is kept.
+
+    A sweep keeps its first plan, whatever the options of later calls are.
+    """
+    return with_widths(plan, [] if plan["is_chunk_set"] else group.sizes)
 
 
 class Outlook(NamedTuple):
@@ -131,18 +135,15 @@ class Outlook(NamedTuple):
         )
 
 
-def outlook(
-    group: Group, options: PlanOptions, plan: dict[str, Any], index: MemberIndex
-) -> Outlook:
+def outlook(group: Group, plan: dict[str, Any], index: MemberIndex) -> Outlook:
     """The expected cost of a group, from its plan's evidence.
 
     Args:
       group: the group.
-      options: the configured options.
       plan: a measured plan from `planned`.
       index: index of the store.
     """
-    chosen, plans = read_plan(plan), read_plans(narrow(plan, group, options), [])
+    chosen, plans = read_plan(plan), read_plans(narrow(plan, group), [])
     table = MemberTable([job.experiment for job in group.jobs], plans)
     missing = [[key for key in keys if not index.find(key)] for keys in table.levels]
     [measured] = [found for found in plan["evidence"] if read_plan(found) == chosen]

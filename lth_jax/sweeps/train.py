@@ -128,7 +128,7 @@ class _Worker:
         measure = functools.partial(planned, group, self.options, programs)
         plan = self.sweep.once(f"plan-{group.program[:8]}", measure)
         replans = self.sweep.records(f"replans-{group.name}")
-        plan = narrow(plan, group, self.options)
+        plan = narrow(plan, group)
         plans = read_plans(plan, replans)
         title = f"{self.sweep.path.name} {group.name}"
         shown = Display(title, group.member_steps, self.progress)

@@ -356,7 +356,7 @@ def test_an_outlook_adds_up(workdir):
     plan = planned(group, options, always=True)
     [evidence] = plan["evidence"]
     index = MemberIndex(store.Store(workdir))
-    found = outlook(group, options, plan, index)
+    found = outlook(group, plan, index)
     # 6 dense and 12 above: 8 and 12 with padding, 30 steps each
     assert found.members == found.missing == 18
     assert found.seconds == pytest.approx(20 * 30 * evidence["ms_per_member_step"] / 1e3)

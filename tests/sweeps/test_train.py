@@ -76,3 +76,16 @@ def test_names_that_no_folder_may_have_are_refused_before_training(jobs, tmp_pat
     with pytest.raises(ValueError, match="`name` must be letters, digits"):
         train(tmp_path, "a/b" if which == "sweep" else "a", bad, options=PlanOptions(4, "scan", 1))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("later", [4, 0])
+def test_a_sweep_keeps_the_plan_of_its_first_call(jobs, tmp_path, monkeypatch, later):
+    """Its nodes are found again when the option `chunk` of a later call differs."""
+    first = PlanOptions(4 - later, "scan", 1)
+    train(tmp_path, "a", jobs, options=first, progress=False)
+    nodes = set(store.Store(tmp_path).keys())
+    for job in jobs:
+        garbage.remove_run(tmp_path / job.run)
+    train(tmp_path, "a", jobs, options=first._replace(chunk=later), progress=False)
+    assert set(store.Store(tmp_path).keys()) == nodes
