@@ -24,7 +24,7 @@ from lth_jax.measures.claims import (
     draws,
     relative,
 )
-from lth_jax.measures.ensembles import Scores, equal_run, equal_training, specialisation
+from lth_jax.measures.ensembles import Scores, equal_run, equal_training
 from lth_jax.measures.verdicts import REVERSED, SUPPORTED
 from lth_jax.report import tidy
 from lth_jax.types import DENSE, TICKET
@@ -46,14 +46,13 @@ PROTOCOL = Protocol(
     rule="Four and eight members and densities .25 and .125 are a map with simultaneous bands; a "
     "cell counts if the tickets beat both dense ensembles, the numbers of which are rounded up. "
     "Each arm has, at each density, the learning rate at which the other half of the seeds did "
-    "best with one network. Shuffled masks and small dense networks as members are secondary, as "
-    "is specialisation: the spread of accuracies over members and classes.",
+    "best with one network. Shuffled masks and small dense networks as members are secondary.",
     expects="Not found: eight answers average more than two that cost as much to run, but fourteen "
     "dense networks that cost as much to train average more still. Tickets found during one "
     "training would change that (Liu et al., 2022).",
     limits="Weights and training steps stand for compute; whether a device is faster for it is "
-    "C15's question. One small task; the search is not shared between tickets. δ is 5 % of the "
-    "dense error, as in ORIGINAL.",
+    "C15's question, and whether tickets are specialists is C17's. One small task; the search is "
+    "not shared between tickets. δ is 5 % of the dense error, as in ORIGINAL.",
     paragraph="The Engineer's Delight, paragraph 4",
     chosen_by="A network of ORIGINAL's family that fits 15 trainings for each seed into the "
     "budget, whose dense networks err alike after twice the steps and beat their shuffled tickets.",
@@ -143,9 +142,6 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
             for held_out, shown in zip(*answers[arm], strict=True)
         ]
 
-    def special(arm: str) -> NDArray[np.float64]:
-        return np.array([specialisation(z[:most], data.test.y) for z in answers[arm][1]])
-
     one = 100 * tuned.of(DENSE, ACCURACY)
     found, primaries, secondary = {"1 dense": scored("dense", 1)}, [], []
     for level in levels:
@@ -164,9 +160,6 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
             secondary += [ahead(tickets, f"{words}, {cell}") for words in PROTOCOL.arms[2:]]
             gained = 100 * (1 - _of(found[tickets], "nll") / _of(found[run], "nll"))
             secondary.append(Primary(f"{tickets}: likelihood over {run}", gained, 2.0, "%"))
-        words = f"specialisation by class, tickets of density {density:g} − dense"
-        apart = special(f"tickets {level}") - special("dense")
-        secondary.append(Primary(words, apart, 1.0, "points"))
     cost = tuned.flops()
     return Evidence(
         primaries=primaries,

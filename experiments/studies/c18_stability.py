@@ -40,7 +40,7 @@ PROTOCOL = Protocol(
     "Children train for as many steps from either point.",
     paragraph="The Original Lottery, paragraph 2",
     chosen_by="The network of ORIGINAL with 700 steps; the density .13, at which its tickets are "
-    "worse than dense networks; the step of its late rewinding, a fourteenth of the training.",
+    "worse than dense networks; step 50, a fourteenth of the training.",
 )
 TEST = "test_accuracy_final"
 

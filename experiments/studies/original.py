@@ -1,4 +1,4 @@
-"""The lottery ticket hypothesis, with instability and late rewinding."""
+"""The lottery ticket hypothesis."""
 
 import functools
 from typing import Any
@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from experiments.studies import common
-from experiments.studies.common import RATE, dense_beside, vary
+from experiments.studies.common import dense_beside
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner
 from lth_jax.measures.claims import (
@@ -58,7 +58,6 @@ PROTOCOL = Protocol(
 )
 TEST, EARLY = "test_accuracy_final", "test_accuracy_early_stop"
 LADDER, BESIDE = PROTOCOL.arms[:5], PROTOCOL.arms[5:]
-LATE = "rewound late"
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
@@ -73,15 +72,12 @@ def get_config(size: str = "laptop") -> ConfigDict:
         delta=5.0,  # % of the dense error
         small=(22, 22, 10),  # dense networks with as many weights as the last ticket
         rates=(3e-3, 1e-2, 3e-2, 6e-2),
-        late=50,  # step of late rewinding
-        children=8,  # seeds for the stability analysis
-        points=5,  # points on the line between two children
         series=1,
         control_seeds=128,
     )
     if size == "full":
         common.lenet(config)
-        config.study.update(small=(43, 14, 10), children=32, points=30, late=1000)
+        config.study.small = (43, 14, 10)
         config.study.setup += (
             " Not found would mean that, at rates tuned for each arm, the tickets of LeNet do not "
             "need their initial values or their mask."
@@ -90,11 +86,9 @@ def get_config(size: str = "laptop") -> ConfigDict:
 
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
-    """Ladders with all controls at every level, late rewinding, and the lines between children."""
+    """Ladders with all controls at every level, and dense networks of other sizes and lengths."""
     study, name, levels = config.study, PROTOCOL.claim, config.experiment.control_levels
     tuned = runner.tuned(name, config, beside=dense_beside(config, study.small))
-    at_rate = vary(config, **{RATE: tuned.usual("ticket")})
-    late = runner.ladders(name, {"late": vary(at_rate, rewind__step=study.late, controls=())})
     dense = 100 * tuned.of("dense", TEST)
 
     def accuracy(level: int) -> dict[str, NDArray[np.float64]]:
@@ -109,9 +103,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         return [part._replace(cell=density) for part in found]
 
     last = accuracy(levels[-1]) | {arm: 100 * tuned.of(arm, TEST) for arm in BESIDE}
-    last[LATE] = 100 * late.of("late", "ticket", TEST)
     ahead = relative(last, delta=study.delta)
-    barriers = {arm: _barriers(runner, at_rate, arm) for arm in ("dense", "ticket")}
     steps = {arm: tuned.of(arm, "early_stop_step") for arm in ("ticket", "dense")}
     early = Tuned(tuned.results, tuned.rates, EARLY)
     stopped = {arm: 100 * early.of(arm, EARLY) for arm in ("ticket", "dense")}
@@ -124,26 +116,12 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
             ahead("dense+", "dense"),
             relative(stopped)("ticket", "dense", name="ticket − dense, both stopped early"),
             Contrasts(steps, "steps", 50.0, "early stop, ")("dense", "ticket"),
-            ahead(LATE, "ticket", name=f"rewound to step {study.late} − to 0"),
-            *(
-                Primary(f"barrier between children of {a}", b, 2.0, "points")
-                for a, b in barriers.items()
-            ),
         ],
         gate=last["ticket"] - last["shuffle"],
-        member_steps=tuned.member_steps
-        + late.member_steps
-        + 2 * 2 * study.children * config.experiment.train.steps,
+        member_steps=tuned.member_steps,
         flops=tuned.flops(),
         notes=(tuned.described(),),
     )
-
-
-def _barriers(runner: StudyRunner, config: ConfigDict, arm: str) -> NDArray[np.float64]:
-    """The error barrier between two children of each start, in points (Frankle et al., 2020)."""
-    study, name = config.study, PROTOCOL.claim
-    starts = runner.starts(name, config, (arm,))[arm][: study.children]
-    return runner.barriers(name, config, starts, study.points)
 
 
 def controls(config: ConfigDict) -> list[Control]:
