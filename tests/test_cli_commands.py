@@ -114,7 +114,7 @@ BAD = {
     "log": (["log", "x", "--to", "wandb"], "unknown run 'x': the runs in"),
     "log to": (["log", "one", "--to", "x"], "(choose from "),
     "watch": (["watch", "x"], "unknown run or sweep 'x': the runs and sweeps in"),
-    "watch nothing": (["watch"], "no process trains a run or a sweep in"),
+    "watch nothing": (["watch"], "no run or sweep in"),
     "watch every": (["watch", "one", "--every", "0"], "must be a number of seconds above 0"),
     "verify": (["verify", "x"], "unknown run 'x': the runs in"),
     "export again": (

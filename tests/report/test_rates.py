@@ -61,7 +61,7 @@ def measured(tmp_path_factory):
 def test_a_run_whose_rates_are_known_shows_them_on_its_page(measured):
     page = write_report(*measured)
     text = page.read_text()
-    assert 'aria-label="frontier"' in text and "no other mean is smaller" in text
+    assert 'aria-label="frontier"' in text and "no other point has a smaller mean size" in text
     for name in ("figures/frontier.png", "figures/frontier.svg"):
         assert (page.parent / name).stat().st_size > 0
     for name in ("data/frontier.csv", "data/frontier.parquet"):

@@ -22,7 +22,7 @@ ALLOWED = {
     ("lth_jax/store/files.py", "publish"): "its rename",
     ("lth_jax/store/files.py", "seal"): "into a folder that is renamed when whole",
     ("lth_jax/store/checkpoints.py", "end"): "into a folder that is renamed when whole",
-    ("lth_jax/data/prepare.py", "_keep_decoded"): "into a folder that is sealed when whole",
+    ("lth_jax/data/prepare.py", "_keep_arrays"): "into a folder that is sealed when whole",
     ("lth_jax/store/runs.py", "_mend"): "a log: cuts a torn line off",
     ("lth_jax/store/records.py", "append"): "a log: appends a line",
     ("lth_jax/report/plotting.py", "image"): "into memory",
