@@ -18,6 +18,7 @@ from lth_jax.analysis.dead_units import mostly_dead, one_unit_each
 from lth_jax.analysis.latency import Shrinker
 from lth_jax.coding.stored import Stored
 from lth_jax.lottery import Task
+from lth_jax.machine import cores
 from lth_jax.measures.claims import (
     MAP,
     Control,
@@ -246,6 +247,7 @@ def timed(
         "kind": "times",
         "networks": [[one.key for one in arm] for arm in networks],
         "settings": [study.batch, study.rounds, study.placements],
+        "cores": cores(),
         "environment": stores.environment(),
     }
     return runner.node(what, compute).arrays["times"]

@@ -204,7 +204,8 @@ def test_a_linen_module_with_a_size_in_its_code_is_refused_by_the_leaf():
     params = Fixed().init(jax.random.key(0), x)
     found = st.find_groups(Fixed().apply, params, x)
     with pytest.raises(
-        ValueError, match=r"give leaf 'params/Dense_0/kernel' the shape \(4, 6\) \(closest: \(8, 6\)\)"
+        ValueError,
+        match=r"give leaf 'params/Dense_0/kernel' the shape \(4, 6\) \(closest: \(8, 6\)\)",
     ):
         rebuilt(Fixed(), found, params, halves(found), x)
 
