@@ -174,9 +174,7 @@ def _in_workers(workers: int, claims: Sequence[str], **options: Any) -> None:
 
     spent = in_processes({one: work(one, only_train=one in timed) for one in claims}, shares)
     last = {one: work(one, spent=spent[one]) for one in timed if one in spent}
-    measured = in_processes(
-        last, core_shares(1)
-    )  # dense products use all cores, sparse ones do not
+    measured = in_processes(last, core_shares(1))  # on all cores, as programs of users run
     if failed := [one for one in claims if one not in (measured if one in timed else spent)]:
         raise UserError(f"{', '.join(failed)} failed; the message stands above.")
 

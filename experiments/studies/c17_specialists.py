@@ -149,6 +149,6 @@ def _drawn(rng: np.random.Generator, strength: float) -> float:
     return specialisation(np.eye(10)[answers], labels)
 
 
-draw = functools.partial(tidy.by_arm, metrics=(SPECIAL,), label="Specialisation (points)")
+draw = functools.partial(tidy.by_arm, metrics=(SPECIAL,), label="")
 
 STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))

@@ -88,11 +88,10 @@ def find_garbage(store: Store, *, unfinished: bool = False) -> Garbage:
 
 def delete(store: Store, garbage: Garbage) -> int:
     """Deletes garbage whose lock no process holds and no run lists; returns the number of nodes."""
-    done, busy = 0, _busy(store)
-    needed = _needed(_runs(store))
-    for key in (*garbage.nodes, *garbage.partial):
-        if busy or key in needed:
-            continue
+    if _busy(store):
+        return 0
+    done, needed = 0, _needed(_runs(store))
+    for key in (k for k in (*garbage.nodes, *garbage.partial) if k not in needed):
         with locks.try_hold(store.root / "locks" / f"{key}.lock") as free:
             if free:
                 if store.has(key):
