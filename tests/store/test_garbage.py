@@ -1,5 +1,6 @@
 """What no run lists is found, and deleted only where nothing can need it."""
 
+import contextlib
 import io
 import json
 
@@ -214,26 +215,26 @@ def test_a_removed_sweep_takes_only_runs_that_sweeps_alone_made(shelf, capsys):
     assert left == {"both", "before", "after"} and other.path.exists() and not mine.path.exists()
 
 
-def test_a_run_that_ends_during_the_search_loses_nothing(tmp_path, monkeypatch):
-    """The run lists its nodes and ends between any two looks at the store."""
-    for look in ("_busy", "_runs", "listed", "size_of"):
-        root = tmp_path / look
-        run(root, "one", [A])
-        with open_run(root, name="late", config={"name": "late"}, env={}) as late:
-            node(Store(root), B)
-            plain, done = getattr(garbage, look), []
+@pytest.mark.parametrize("look", ["_busy", "_runs", "listed", "size_of"])
+def test_a_run_that_ends_during_the_search_loses_nothing(tmp_path, monkeypatch, look):
+    """The run lists its node and ends just before the search looks at a part of the store."""
+    run(tmp_path, "one", [A])
+    node(Store(tmp_path), LOST)  # without it, no size would be taken
+    node(Store(tmp_path), B)
+    running, plain = contextlib.ExitStack(), getattr(garbage, look)
+    late = running.enter_context(open_run(tmp_path, name="late", config={}, env={}))
 
-            def first(*given, plain=plain, done=done, late=late):
-                if not done:
-                    done.append(True)
-                    late.add(B, level=0)
-                    late.finish()
-                return plain(*given)
+    def first(*given):
+        if late.status == "running":
+            late.add(B, level=0)
+            late.finish()
+            running.close()
+        return plain(*given)
 
-            with monkeypatch.context() as patch:
-                patch.setattr(garbage, look, first)
-                found = garbage.find_garbage(Store(root))
-        assert found.nodes == [] and Store(root).has(B)
+    with monkeypatch.context() as patch, running:
+        patch.setattr(garbage, look, first)
+        found = garbage.find_garbage(Store(tmp_path))
+    assert B not in found.nodes
 
 
 def test_nodes_that_a_run_lists_after_the_search_stay(shelf):
