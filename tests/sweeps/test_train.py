@@ -80,12 +80,15 @@ def test_names_that_no_folder_may_have_are_refused_before_training(jobs, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("later", [4, 0])
-def test_a_sweep_keeps_the_plan_of_its_first_call(jobs, tmp_path, monkeypatch, later):
+def test_a_sweep_keeps_the_plan_of_its_first_call(jobs, tmp_path, later):
     """Its nodes are found again when the option `chunk` of a later call differs."""
+    old = jobs[0].experiment
+    ladder = make_ladder(old.task, imp(levels=1), controls=("reinit",))
+    job = jobs[0]._replace(experiment=make_experiment(old.task, old.seeds, ladder))
+    assert groups([job])[0].sizes == [2, 4]  # the dense networks fit a narrower chunk
     first = PlanOptions(4 - later, "scan", 1)
-    train(tmp_path, "a", jobs, options=first, progress=False)
+    train(tmp_path, "a", [job], options=first, progress=False)
     nodes = set(store.Store(tmp_path).keys())
-    for job in jobs:
-        garbage.remove_run(tmp_path / job.run)
-    train(tmp_path, "a", jobs, options=first._replace(chunk=later), progress=False)
+    garbage.remove_run(tmp_path / job.run)
+    train(tmp_path, "a", [job], options=first._replace(chunk=later), progress=False)
     assert set(store.Store(tmp_path).keys()) == nodes
