@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -13,7 +14,17 @@ from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner
 from lth_jax import trees
 from lth_jax.lottery import Start
-from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, arm_rows, draws, relative
+from lth_jax.measures.claims import (
+    Contrasts,
+    Control,
+    Evidence,
+    Primary,
+    Protocol,
+    arm_rows,
+    draws,
+    relative,
+)
+from lth_jax.measures.matching import at_loss
 from lth_jax.measures.mixing import kappas_lost
 from lth_jax.measures.overlap import member_kappas
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
@@ -27,29 +38,46 @@ PROTOCOL = Protocol(
     says="Which weights a ticket keeps depends on the geometry of the task: trained with Mixup or "
     "CutMix, a network has other tickets.",
     question="From one initialisation, do tickets of a mixed training differ from those of label "
-    "smoothing of the same strength by more than tickets of one recipe differ between data orders?",
+    "smoothing of the same strength, after as many steps and at the same training loss, by more "
+    "than tickets of one recipe differ between data orders?",
     setup="MNIST-1D, 4,000 examples of its own for every seed, an MLP 40-90-90-10 with Adam, 500 "
     "steps; magnitude pruning in three rounds of half within layers, rewound to the start.",
     arms=("plain", "longer", "label smoothing", "mixup", "cutmix"),
     statistic="κ within minus κ between: Cohen's κ of the masks of two data orders, mean of both "
     "recipes, minus that of a mask of one recipe and one of the other on the other data order, "
     "mean of both directions; per initialisation. It is 0 if the masks have one distribution",
-    rule="For Mixup against label smoothing, and for CutMix against it, the difference is at "
-    "least δ, .05 of κ: a twentieth of the largest agreement beyond chance. Mixup (α = 1), CutMix "
-    "(α = .5) and smoothing (.25) move the same mean share of the label. All recipes have as many "
-    "steps and one learning rate, since a rate changes masks, too.",
-    expects="A small shift: longer training or label smoothing may have most of it.",
-    limits="One network, one learning rate. The recipes minimise losses with different targets "
-    "and minima, so losses are not matched: label smoothing of the same strength replaces that "
-    "control, and what longer training changes is shown beside. The verdict is on the identity of "
-    "the masks; whether it matters is shown by the retraining of both masks with both recipes, "
-    "for Mixup alone, as the time of a laptop allows.",
+    rule="For Mixup against label smoothing, and for CutMix against it, after as many steps and at "
+    "equal loss, the difference is at least δ, .05 of κ: a twentieth of the largest agreement "
+    "beyond chance. Mixup (α = 1), CutMix (α = .5) and smoothing (.25) move the same mean share of "
+    "the label. The loss is the cross-entropy on unmixed examples and labels of the networks that "
+    "are pruned last; smoothing is interpolated between four numbers of steps. All recipes have "
+    "one learning rate, since a rate changes masks, too.",
+    expects="A small shift: longer training or label smoothing may have most of it. At equal loss "
+    "it is larger, since smoothing then trains for fewer steps, which moves weights less.",
+    limits="One network, one learning rate. At equal loss, label smoothing has fewer steps: the "
+    "effect includes that of the steps, as the one after as many steps includes that of the loss. "
+    "The verdict is on the identity of the masks; whether it matters is shown by the retraining of "
+    "both masks with both recipes, for Mixup alone, as the time of a laptop allows.",
     paragraph="A Deeper Dive, paragraph 4",
     chosen_by="The network of ORIGINAL, its best learning rate for plain dense networks, and a "
-    "density at which tickets beat shuffled masks.",
+    "density at which tickets beat shuffled masks. The numbers of steps enclose the losses of "
+    "Mixup and CutMix on other seeds and data.",
 )
-TEST = "test_accuracy_final"
+TEST, LOSS = "test_accuracy_final", "train_loss_final"
 SMOOTH, MIXED = "label smoothing", ("mixup", "cutmix")
+Values = NDArray[np.float64]
+
+
+class Tickets(NamedTuple):
+    """The tickets of one recipe.
+
+    Attributes:
+      masks: of two data orders, with a leading axis of initialisations.
+      loss: training loss of the networks that were pruned last, mean of both orders.
+    """
+
+    masks: tuple[Mask, Mask]
+    loss: Values
 
 
 def get_config(size: str = "laptop") -> ConfigDict:
@@ -64,6 +92,8 @@ def get_config(size: str = "laptop") -> ConfigDict:
         mixup=1.0,
         cutmix=0.5,
         smoothing=0.25,  # the mean of min(λ, 1 − λ) of Mixup and of CutMix
+        shares=(0.125, 0.25, 0.5),  # of the steps, after which label smoothing is measured, too
+        series=1,
         control_seeds=64,
     )
     if size == "full":
@@ -79,46 +109,82 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     study, name = config.study, PROTOCOL.claim
     ladder = runner.ladders(name, {"plain": config})
     steps = config.experiment.train.steps
+    smooth = vary(config, train__label_smoothing=study.smoothing)
     recipes = {
         "plain": config,
         "longer": vary(config, train__steps=2 * steps),
-        SMOOTH: vary(config, train__label_smoothing=study.smoothing),
+        SMOOTH: smooth,
         "mixup": vary(config, train__mixup=study.mixup),
         "cutmix": vary(config, train__cutmix=study.cutmix),
     }
+    shorter = [vary(smooth, train__steps=max(round(share * steps), 1)) for share in study.shares]
     origins = runner.origins(name, config)
     found = {recipe: _tickets(runner, one, origins) for recipe, one in recipes.items()}
-    within = {recipe: member_kappas(*pair) for recipe, pair in found.items()}
-
-    def between(one: str, other: str) -> NDArray[np.float64]:
-        (a, b), (c, d) = found[one], found[other]
-        return (member_kappas(a, d) + member_kappas(b, c)) / 2
+    less = [*(_tickets(runner, one, origins) for one in shorter), found[SMOOTH]]
+    within = {recipe: member_kappas(*one.masks) for recipe, one in found.items()}
 
     def differ(one: str, other: str) -> Primary:
-        values = (within[one] + within[other]) / 2 - between(one, other)
+        values = _difference(found[one], found[other])
         return Primary(f"κ within − between, {one} and {other}", values, study.delta, "κ")
 
+    def differ_at_loss(one: str) -> Primary:
+        differences = [_difference(found[one], smoothed) for smoothed in less]
+        values = at_loss(found[one].loss, [smoothed.loss for smoothed in less], differences)
+        name = f"κ within − between, {one} and {SMOOTH} at its loss"
+        return Primary(name, values, study.delta, "κ")
+
+    losses = {recipe: one.loss for recipe, one in found.items()}
+    costs = Contrasts(losses, "nats", 0.1, "training loss, ", two_sided=True)
     accuracy = {arm: 100 * ladder.of("plain", arm, TEST) for arm in ("dense", "ticket", "shuffle")}
-    trained = len(origins) * 2 * config.experiment.prune.levels * (len(recipes) + 1)
+    trained = 2 * len(origins) * config.experiment.prune.levels
+    relative_steps = len(recipes) + 1 + sum(study.shares)
     return Evidence(
-        primaries=[differ(recipe, SMOOTH) for recipe in MIXED],
+        primaries=[
+            *(differ(recipe, SMOOTH) for recipe in MIXED),
+            *(differ_at_loss(recipe) for recipe in MIXED),
+        ],
         rows=[
             *arm_rows("κ within", within),
-            *arm_rows("κ with plain", {recipe: between(recipe, "plain") for recipe in found}),
+            *arm_rows(
+                "κ with plain", {arm: _between(one, found["plain"]) for arm, one in found.items()}
+            ),
         ],
         secondary=[
             *(differ(recipe, "plain") for recipe in ("longer", SMOOTH, *MIXED)),
+            *(costs(recipe, SMOOTH) for recipe in MIXED),
             _crossed(runner, recipes, origins, found, accuracy["dense"]),
         ],
         gate=accuracy["ticket"] - accuracy["shuffle"],
-        member_steps=ladder.member_steps + (trained + 4 * len(origins)) * steps,
+        member_steps=ladder.member_steps
+        + round((trained * relative_steps + 4 * len(origins)) * steps),
+        notes=tuple(_range(one, found[one].loss, less) for one in MIXED),
     )
 
 
-def _tickets(
-    runner: StudyRunner, config: ConfigDict, origins: Sequence[Start]
-) -> tuple[Mask, Mask]:
-    """The masks of iterative pruning with rewinding on two data orders, member by member."""
+def _between(one: Tickets, other: Tickets) -> Values:
+    """κ of masks of two recipes on different data orders, mean of both directions."""
+    (a, b), (c, d) = one.masks, other.masks
+    return (member_kappas(a, d) + member_kappas(b, c)) / 2
+
+
+def _difference(one: Tickets, other: Tickets) -> Values:
+    """κ within recipes minus κ between them."""
+    within = (member_kappas(*one.masks) + member_kappas(*other.masks)) / 2
+    return within - _between(one, other)
+
+
+def _range(recipe: str, loss: Values, smoothed: Sequence[Tickets]) -> str:
+    losses = np.array([one.loss for one in smoothed])
+    inside = np.sum((losses.min(axis=0) <= loss) & (loss <= losses.max(axis=0)))
+    means = ", ".join(f"{mean:.2f}" for mean in losses.mean(axis=1))
+    return (
+        f"Training loss of {recipe} {loss.mean():.2f} nats, of label smoothing after each number "
+        f"of steps {means}; {inside} of {loss.size} seeds lie between them."
+    )
+
+
+def _tickets(runner: StudyRunner, config: ConfigDict, origins: Sequence[Start]) -> Tickets:
+    """Iterative pruning with rewinding on two data orders."""
     root, n, levels = runner.seeds(config).root, len(origins), config.experiment.prune.levels
     starts = [*origins, *origins]
     for level in range(levels):
@@ -126,20 +192,23 @@ def _tickets(
         trained = runner.retrain(PROTOCOL.claim, config, ordered)
         masks = largest_weights(trained.params, (1 - config.experiment.prune.rate) ** (level + 1))
         starts = [one._replace(mask=trees.index(masks, i)) for i, one in enumerate(starts)]
-    return trees.index(masks, slice(n)), trees.index(masks, slice(n, None))
+    halves = trees.index(masks, slice(n)), trees.index(masks, slice(n, None))
+    return Tickets(halves, trained.results[LOSS].reshape(2, n).mean(axis=0))
 
 
 def _crossed(
     runner: StudyRunner,
     recipes: Mapping[str, ConfigDict],
     origins: Sequence[Start],
-    found: Mapping[str, tuple[Mask, Mask]],
-    dense: NDArray[np.float64],
+    found: Mapping[str, Tickets],
+    dense: Values,
 ) -> Primary:
     """Accuracy with the mask of the same recipe minus that with the other's; 2 × 2."""
     both = (SMOOTH, "mixup")
     starts = {
-        mask: [one._replace(mask=trees.index(found[mask][0], i)) for i, one in enumerate(origins)]
+        mask: [
+            one._replace(mask=trees.index(found[mask].masks[0], i)) for i, one in enumerate(origins)
+        ]
         for mask in both
     }
     gains = []

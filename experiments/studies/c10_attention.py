@@ -17,6 +17,7 @@ from lth_jax import models, trees
 from lth_jax.data import text
 from lth_jax.measures.attention import random_entropies
 from lth_jax.measures.claims import Contrasts, Control, Evidence, Primary, Protocol, arm_rows, draws
+from lth_jax.measures.matching import at_loss
 from lth_jax.measures.verdicts import REVERSED, SUPPORTED
 from lth_jax.report import tidy
 from lth_jax.report.cells import LAST, Results
@@ -126,8 +127,8 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     cut = vary(config, model__options=config.experiment.model.options.to_dict())
     cut.experiment.model.options.top_k = study.top_k
     entropy[CUT] = _entropy(runner, cut, last[DENSE])
-    at_loss = {arm: _at(loss[arm], losses, entropies) for arm in (TICKET, "shuffle")}
-    entropy[MATCHED] = at_loss[TICKET]
+    matched = {arm: at_loss(loss[arm], losses, entropies) for arm in (TICKET, "shuffle")}
+    entropy[MATCHED] = matched[TICKET]
     less = Contrasts(entropy, "nats", study.delta, "entropy, ")
     return Evidence(
         primaries=[less(MATCHED, TICKET)],
@@ -135,7 +136,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         secondary=[
             less(DENSE, TICKET, name="entropy, dense at the end − ticket"),
             less("shuffle", TICKET),
-            Contrasts({"shuffle": entropy["shuffle"], DENSE: at_loss["shuffle"]}, "nats", 0.1)(
+            Contrasts({"shuffle": entropy["shuffle"], DENSE: matched["shuffle"]}, "nats", 0.1)(
                 DENSE, "shuffle", name="entropy, dense at the shuffled mask's loss − shuffle"
             ),
             less(DENSE, CUT, name="entropy, dense − its four largest scores (arithmetic)"),
@@ -153,22 +154,6 @@ def _steps(found: Results, config: ConfigDict) -> int:
 
 def _last(runner: StudyRunner, config: ConfigDict, arm: str) -> Any:
     return trees.stack([one.params for one in runner.networks(PROTOCOL.claim, config, arm, LAST)])
-
-
-def _at(loss: Values, losses: Values, entropies: Values) -> Values:
-    """The entropy of each dense network where it has a loss.
-
-    Args:
-      loss: of each seed.
-      losses: `[steps, seeds]`, of the dense network after some numbers of steps.
-      entropies: `[steps, seeds]`, likewise.
-    """
-
-    def one(wanted: float, known: Values, values: Values) -> float:
-        order = np.argsort(known)
-        return float(np.interp(wanted, known[order], values[order]))
-
-    return np.array([one(*each) for each in zip(loss, losses.T, entropies.T, strict=True)])
 
 
 def _entropy(runner: StudyRunner, config: ConfigDict, params: Any) -> Values:

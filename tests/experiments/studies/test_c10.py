@@ -7,11 +7,6 @@ from experiments.studies import c10_attention as study
 from tests.experiments.studies.study_runs import runner_in
 
 
-def test_entropy_is_interpolated_at_a_loss_and_ends_with_the_training():
-    losses, entropies = np.array([[3.0, 3.0], [2.0, 2.0]]), np.array([[1.0, 1.0], [0.0, 0.5]])
-    assert study._at(np.array([2.25, 1.0]), losses, entropies).tolist() == [0.25, 0.5]
-
-
 def test_passages_occur_twice_and_targets_are_the_next_symbols():
     made = study.passages(length=5, data_seed=3, limit=400)
     for x, y in made.values():

@@ -23,7 +23,7 @@ def small():
     config = tiny(n1.get_config("laptop"), replicates=2)
     config.experiment.prune.update(levels=2, rate=0.3)
     config.experiment.control_levels = (1, 2)
-    config.study.update(draws=96, tail=0.25, examples=20, block=40, chunk=8)
+    config.study.update(draws=96, widths=(6, 24), tail=0.25, examples=20, block=40, chunk=8)
     return config
 
 
@@ -124,6 +124,12 @@ def test_curves_stop_where_a_seed_has_no_number():
     assert last[MEASURED] < 0.5 < last[BOUND]  # the largest draw is half a point up
 
 
+def test_odds_grow_by_as_much_for_each_doubling_of_the_width():
+    odds = {width: {"ticket": np.array([5.0, 6.0]) + i} for i, width in enumerate((16, 32, 64))}
+    *each, growth = n1.widths_compared(odds, delta=5.0)
+    assert [part.values[0] for part in each] == [5, 6, 7] and growth.values.tolist() == [1, 1]
+
+
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
     config = small()
@@ -134,5 +140,7 @@ def test_the_evidence_is_whole(tmp_path):
     for part in (*evidence.primaries, *evidence.secondary):
         assert np.isfinite(part.values).all(), part.name
     assert {row["arm"] for row in evidence.rows if row["metric"] == n1.ODDS} == {*n1.PROTOCOL.arms}
+    widths = {(row["width"], row["arm"]) for row in evidence.rows if row["metric"] == n1.BY_WIDTH}
+    assert widths == {(w, arm) for w in (6, 12, 24) for arm in ("ticket", "reinit", "shuffle")}
     assert len({tuple(row) for row in evidence.rows}) == 1  # a table has the first row's columns
     n1.draw(evidence.rows)
