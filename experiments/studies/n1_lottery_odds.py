@@ -91,8 +91,9 @@ def get_config(size: str = "laptop") -> ConfigDict:
         common.longer(config, 1000)
         config.study.update(draws=49_152, tail=0.01, block=49_152, chunk=8192)
         config.study.setup = (
-            "As on a laptop, with 1,000 steps and 983,040 random tickets of each density and width. A "
-            "bound below δ would mean that, after longer training, random tickets come nearer to IMP’s."
+            "As on a laptop, with 1,000 steps and 983,040 random tickets of each density and "
+            "width. A bound below δ would mean that, after longer training, random tickets come "
+            "nearer to IMP’s."
         )
     return config
 
