@@ -17,7 +17,7 @@ import pytest
 
 import lth_jax
 from lth_jax import keys
-from lth_jax.data import arrays, datasets, made, planted, sequences
+from lth_jax.data import arrays, datasets, made, mnist1d, planted, sequences
 from lth_jax.data.order import in_order, indices
 from lth_jax.data.sources import GENERATED
 from lth_jax.landscape import ends, lanczos, operators, quadrature, traces
@@ -267,6 +267,7 @@ SEEDED = {
     "lth_jax.data.standard.mnist1d": lambda data_seed: datasets.load(
         "mnist1d", seed=0, data_seed=data_seed, train=10, test=5, **LOAD
     ),
+    "lth_jax.data.mnist1d.generate": lambda data_seed: mnist1d.generate(data_seed),
     "lth_jax.data.standard.turned": lambda data_seed: datasets.load(
         "mnist", seed=0, data_seed=data_seed, minority=0.1, **LOAD
     ),

@@ -7,6 +7,7 @@ import numpy as np
 
 from lth_jax.data import cifar, idx
 from lth_jax.data.made import Examples, Made
+from lth_jax.data.mnist1d import generate
 from lth_jax.extras import needed_by
 
 
@@ -49,12 +50,7 @@ def stock_mnist1d(data_seed: int, **settings: int) -> Made:
 
     Ten 1-D templates, shifted, scaled, sheared and noisy: 4000 for training, 1000 for testing.
     """
-    from mnist1d.data import get_dataset_args, make_dataset
-
-    args = get_dataset_args()
-    args.seed = data_seed
-    vars(args).update(settings)
-    made = make_dataset(args)
+    made = generate(data_seed, **settings)
     x, x_test = (made[name].astype(np.float32) for name in ("x", "x_test"))
     return Made(Examples(x, made["y"]), Examples(x_test, made["y_test"]), classes=10)
 

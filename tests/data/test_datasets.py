@@ -13,6 +13,7 @@ from mnist1d.data import get_dataset_args, make_dataset
 from lth_jax import data
 from lth_jax.data import prepare, sources
 from lth_jax.data.made import Examples, Made, Source
+from lth_jax.data.mnist1d import generate
 
 MNIST = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
 
@@ -66,6 +67,23 @@ def test_loading_repeats_bit_for_bit_and_the_seed_changes_the_split(data_dir, di
 def test_preparing_again_elsewhere_gives_the_same_data(digits, tmp_path):
     again = data.load("digits", data_dir=tmp_path, seed=0, validation=200)
     assert again.fingerprint == digits.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("seed", "settings"),
+    [
+        (42, {}),
+        (7, {"num_samples": 1230}),
+        (3, {"num_samples": 200, "padding": [0, 9], "final_seq_length": 31, "train_split": 0.5}),
+    ],
+)
+def test_mnist1d_has_the_bits_of_its_authors_generator(seed, settings):
+    args = get_dataset_args()
+    vars(args).update(settings, seed=seed)
+    right, made = make_dataset(args), generate(seed, **settings)
+    for name, array in made.items():
+        assert array.dtype == right[name].dtype
+        np.testing.assert_array_equal(array, right[name])
 
 
 def test_mnist1d_comes_in_any_size(tmp_path):
