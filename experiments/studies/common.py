@@ -57,7 +57,7 @@ def dense_beside(config: ConfigDict, small: Sequence[int]) -> dict[str, ConfigDi
     }
 
 
-def at_round(config: ConfigDict, claim: str, name: str) -> ConfigDict:
+def at_round(config: ConfigDict, claim: str, name: str, seed: int = 0) -> ConfigDict:
     """The config with seeds and data that belong to one claim and one round alone.
 
     Sets `experiment.seed`, `data.seed` and, of generated data, `data_seed` of every experiment in
@@ -68,6 +68,7 @@ def at_round(config: ConfigDict, claim: str, name: str) -> ConfigDict:
       config: of a study, left as it is.
       claim: the claim.
       name: one of `judge.ROUNDS`, or `PILOT`.
+      seed: 0 for the published rounds; another number gives other seeds and data.
 
     >>> from experiments.studies import STUDIES
     >>> config = STUDIES["C7"].get_config()
@@ -76,14 +77,14 @@ def at_round(config: ConfigDict, claim: str, name: str) -> ConfigDict:
     1
     """
     varied = copy.deepcopy(config)
-    series = config.study.get("series", 0)
-    label = f"{claim}, series {series}" if series else claim
-    seed = zlib.crc32(label.encode()) % 2**20 * 16 + (*ROUNDS, PILOT).index(name)
-    varied.study.seed = seed
+    others = {"series": config.study.get("series", 0), "seed": seed}
+    label = ", ".join([claim, *(f"{kind} {number}" for kind, number in others.items() if number)])
+    own = zlib.crc32(label.encode()) % 2**20 * 16 + (*ROUNDS, PILOT).index(name)
+    varied.study.seed = own
     for experiment in experiments_of(varied):
-        experiment.seed = experiment.data.seed = seed
+        experiment.seed = experiment.data.seed = own
         if "data_seed" in experiment.data.options:
-            experiment.data.options.data_seed = seed
+            experiment.data.options.data_seed = own
     return varied
 
 

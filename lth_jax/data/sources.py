@@ -1,5 +1,6 @@
 """The sources of the data sets: from a name and options to a folder of prepared data."""
 
+import contextlib
 import difflib
 import hashlib
 import inspect
@@ -52,8 +53,18 @@ def find(name: str, data_dir: Path, manual_dir: Path | None, options: dict[str, 
             )
     if name in SOURCES:
         return SOURCES[name](data_dir, manual_dir, **options)
-    defaults = {p.name: p.default for p in parameters}
-    return _from_recipe(data_dir, name, GENERATED[name], {**defaults, **options})
+    defaults, make = {p.name: p.default for p in parameters}, GENERATED[name]
+    return _from_recipe(data_dir, name, make, {**defaults, **options}, _code_of(make))
+
+
+def _code_of(make: Callable[..., Made]) -> bytes:
+    """The code of the module of a function, or of the function alone in a notebook."""
+    while isinstance(make, partial):
+        make = make.func
+    for part in (inspect.getmodule(make), make):
+        with contextlib.suppress(OSError, TypeError):
+            return inspect.getsource(part).encode()  # type: ignore[arg-type]
+    return b""
 
 
 def _mnist1d(
@@ -151,7 +162,7 @@ def _contents(manual_dir: Path | None, file: str) -> bytes:
 def _from_recipe(
     data_dir: Path, name: str, make: Callable[..., Made], options: dict[str, Any], raw: bytes = b""
 ) -> Path:
-    """Data of `make(**options)`, stored under a hash of the options and the file's bytes."""
+    """Data of `make(**options)`, stored under a hash of the options and of a file or code."""
     # A value that JSON cannot represent is not legal for `make`, whose check names it.
     facts = {"options": options, "sha256": hashlib.sha256(raw).hexdigest()}
     described = json.dumps(facts, default=repr)

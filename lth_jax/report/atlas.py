@@ -147,11 +147,12 @@ def document(folder: Path, size: str, chapters: Sequence[Chapter], source: str =
         files.write(folder / "atlas" / f"{name}.svg", images(figure)["svg"])
     terms = [f"- **{term}**: {text}" for term, text in glossary("atlas").items()]
     summary = [f"- {sentence}" for sentence in state(chapters)]
-    lines = ["# The atlas", "", *summary, "", *([source, ""] if source else [])]
-    lines += ["How to read it; [the studies](studies.md) define the verdicts:", "", *terms, ""]
+    lines = ["# The atlas", "", *summary, ""]
     lines += ["![All deciding effects](atlas/effects.svg)", ""] if decisive else []
     lines += [effects.caption(decisive).text, ""] if decisive else []
-    lines += [MARGINS, "", markdown(size, chapters)]
+    lines += [MARGINS, "", markdown(size, chapters), "", "## How to read it", ""]
+    lines += [source, ""] if source else []
+    lines += ["[The studies](studies.md) define the verdicts.", "", *terms]
     for chapter in chapters:
         words, claim = chapter.protocol, chapter.protocol["claim"]
         lines += [

@@ -1,12 +1,16 @@
 """Generated data, text and tables through the one door, prepared and read like all others."""
 
+import functools
+import importlib
 import json
+import shutil
+import sys
 
 import numpy as np
 import pytest
 
 from lth_jax import data
-from lth_jax.data import prepare, sequences
+from lth_jax.data import prepare, sequences, sources
 
 ASKED = {"seed": 0, "validation": 0}
 
@@ -55,6 +59,32 @@ def test_each_choice_of_options_is_prepared_once(tmp_path):
     assert len(prepare.prepared_folders(tmp_path)) == 1
     assert fingerprint(data_seed=1) != first
     assert len(prepare.prepared_folders(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("is_partial", [False, True])
+def test_a_generator_whose_code_changed_makes_other_data(tmp_path, monkeypatch, is_partial):
+    text = """
+import numpy as np
+from lth_jax.data.made import Examples, Made
+
+def steps(*, train: int = 8):
+    part = Examples(SCALE * np.ones((train, 2), np.float32), np.arange(train) % 2)
+    return Made(part, part, classes=2)
+"""
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for scale in (1, 1, 2):
+        (tmp_path / "own_steps.py").write_text(text.replace("SCALE", str(scale)))
+        importlib.invalidate_caches()
+        sys.modules.pop("own_steps", None)
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        make = importlib.import_module("own_steps").steps
+        make = functools.partial(make) if is_partial else make
+        monkeypatch.setitem(sources.GENERATED, "own_steps", make)
+        loaded = data.load("own_steps", data_dir=tmp_path / "data", **ASKED)
+        found.append(loaded.train.x.max())
+        assert len(prepare.prepared_folders(tmp_path / "data")) == (2 if scale == 2 else 1)
+    assert found == [1, 1, 2]
 
 
 def test_a_table_of_the_user_keeps_its_hash(tmp_path):

@@ -1,6 +1,7 @@
 """The atlas from the command line: its controls, its page, and what it refuses."""
 
 import functools
+import itertools
 import json
 import shutil
 import tomllib
@@ -10,7 +11,7 @@ import pytest
 
 from experiments import atlas
 from experiments.configs import base
-from experiments.studies import STUDIES, registration
+from experiments.studies import STUDIES, chapters, registration, rounds
 from experiments.studies.common import at_round, experiments_of
 from experiments.studies.study_runner import StudyRunner
 from lth_jax.cli.programs import UserError
@@ -96,6 +97,7 @@ def test_a_study_of_another_size_is_not_believed(smoke, tmp_path, capsys):
         (["plan"], "'plan' is not an action"),
         (["draw", "C7"], "'draw C7' is not an action"),
         (["plan", "Q1"], "a study"),
+        (["--seed=-1"], "`--seed` is -1; it must be an integer in 0"),
         (["--round=third"], "`--round` is 'third'; there is no such name. It must be one of"),
         (["register", "C7", "--data_seen=perhaps"], "`--data_seen` is 'perhaps'"),
         (["register", "C7"], "C7 is registered as version"),
@@ -127,7 +129,7 @@ def test_every_protocol_is_registered(claim):
 
 
 def test_every_study_compares_its_result_with_the_expectation():
-    outcomes = tomllib.loads(atlas.OUTCOMES.read_text())
+    outcomes = tomllib.loads(chapters.OUTCOMES.read_text())
     assert set(outcomes) == set(STUDIES)
     for texts in outcomes.values():
         assert texts and set(texts) <= set(STATES) and all(texts.values())
@@ -174,13 +176,25 @@ def test_rounds_have_seeds_and_data_of_their_own():
             assert experiment.data.options.get("data_seed", config.study.seed) == config.study.seed
 
 
-def test_a_protocol_that_saw_its_data_gets_others():
+def test_a_protocol_that_saw_its_data_and_another_seed_get_others():
     config = STUDIES["C4"].get_config()
     seeds = []
-    for series in range(3):
+    for series, seed in itertools.product(range(3), range(3)):
         config.study.series = series
-        seeds += [at_round(config, "C4", name).study.seed for name in ROUNDS]
+        seeds += [at_round(config, "C4", name, seed).study.seed for name in ROUNDS]
     assert len(set(seeds)) == len(seeds)
+
+
+def test_studies_of_another_seed_are_kept_beside_those_of_the_atlas(smoke, tmp_path):
+    folder = tmp_path / "atlas"
+    shutil.copytree(smoke / "atlas", folder)
+    before = (folder / "smoke" / "C7" / "discovery" / "found.json").read_bytes()
+    assert atlas.main(["--size=smoke", "--only=C7", "--seed=3", f"--root={tmp_path}"]) == 0
+    assert (folder / "smoke" / "C7" / "discovery" / "found.json").read_bytes() == before
+    [study] = json.loads((folder / "smoke-seed-3" / "atlas.json").read_text())["studies"]
+    assert study["verdict"] == "controls hold"
+    stamps = [json.loads(path.read_text())["hash"] for path in folder.rglob("protocol.json")]
+    assert len(set(stamps)) == len(stamps) == 2
 
 
 @pytest.mark.slow
@@ -226,10 +240,11 @@ def test_networks_of_timed_studies_are_trained_beside_others(tmp_path, monkeypat
         gather=gather,
         controls=lambda config: [],
     )
-    monkeypatch.setattr(atlas, "STUDIES", {"C15": one})
+    monkeypatch.setattr(rounds, "STUDIES", {"C15": one})
     machine = base.ladder().machine
     machine.workdir = str(tmp_path)
-    run = functools.partial(atlas.finish, "C15", "laptop", DISCOVERY, StudyRunner(machine))
+    this = rounds.Round("laptop", DISCOVERY)
+    run = functools.partial(rounds.finish, "C15", this, StudyRunner(machine))
     folder = tmp_path / "atlas" / "laptop" / "C15" / DISCOVERY
     run(only_train=True)
     assert calls == ["train"] and answers.read_answer(folder, "laptop") is None
