@@ -1,4 +1,4 @@
-"""Generated data, text and tables through the one door, prepared and read like all others."""
+"""Generated data, text and tables: prepared and read like all others."""
 
 import functools
 import importlib
