@@ -29,6 +29,7 @@ from lth_jax.pruning.masks import prunable_leaves
 from lth_jax.report import RunRecord, read_run
 from lth_jax.report.cells import LAST, Cost, Results, Tuned, cell_name
 from lth_jax.report.sweeps import read_sweep
+from lth_jax.schema import read_entries
 from lth_jax.store.sweeps import read_sweep_config
 from lth_jax.types import DENSE
 
@@ -102,10 +103,11 @@ class StudyRunner:
         self, name: str, config: ConfigDict, arm: str, level: int | None = None
     ) -> list[Stored]:
         """The trained networks of an arm, by level and replicate; by default of all levels."""
-        found = read_stored(self.store, self._run(name, config), (arm,))
-        networks = sorted(found, key=lambda one: (one.level, one.replicate))
-        wanted = max(one.level for one in networks) if level == LAST else level
-        return [one for one in networks if wanted in (None, one.level)]
+        run = self._run(name, config)
+        if level == LAST:
+            level = max(entry.level for entry in read_entries(run) if arm in entry.arms)
+        found = read_stored(self.store, run, (arm,), None if level is None else (level,))
+        return sorted(found, key=lambda one: (one.level, one.replicate))
 
     def networks_at(
         self, name: str, config: ConfigDict, arm: str, rates: NDArray[np.float64], level: int = LAST

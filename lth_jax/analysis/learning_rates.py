@@ -81,11 +81,12 @@ def learning_rates(
     level = level or context.levels[-1]
     chosen = tuple(sorted(map(float, rates or RATES)))
     settings: dict[str, Any] = {"rates": chosen, "examples": examples, "chunk": chunk}
-    dense = read_stored(run.store, run.path, (DENSE,))
-    starts = {one.replicate: rewound(run.store, run.info, one) for one in dense}
+    dense = list(read_stored(run.store, run.path, (DENSE,)))
+    origins = rewound(run.store, run.info, dense)
+    starts = dict(zip((one.replicate for one in dense), origins, strict=True))
     for arm in ARMS:
         on = 0 if arm == DENSE else level
-        if mine := [one for one in context.converged(arm) if one.level == on]:
+        if mine := list(context.converged(arm, levels=(on,))):
             labels = {"kind": "learning_rates", "arm": arm, "level": on}
             points = [Point(*starts[one.replicate], one.mask) for one in mine]
             measure = partial(_measured, context, mine, points, **settings)

@@ -1,6 +1,6 @@
 """Shared by all analyses: the networks of a run, and how measurements are stored and read."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from lth_jax import store as stores
@@ -112,9 +112,9 @@ class RunContext:
         self.arms = tuple(dict.fromkeys(arm for entry in listed for arm in entry.arms))
         self.networks = [[entry.key, entry.rows] for entry in listed]
 
-    def converged(self, *arms: str) -> Iterator[Stored]:
-        """The networks that did not diverge, level by level; of all arms by default."""
-        found = read_stored(self.run.store, self.run.path, arms or self.arms)
+    def converged(self, *arms: str, levels: Collection[int] | None = None) -> Iterator[Stored]:
+        """The networks that did not diverge, level by level; of all arms and levels by default."""
+        found = read_stored(self.run.store, self.run.path, arms or self.arms, levels)
         return (one for one in found if one.diverged_at is None)
 
     def trees(self, params: Named, state: Named, mask: Named) -> tuple[Any, Any, Any]:

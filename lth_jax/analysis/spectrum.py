@@ -195,7 +195,11 @@ def _networks(
 ) -> Iterator[tuple[Stored, dict[str, Point]]]:
     """Yields the converged networks of levels and arms whose parent converged, with points."""
     run, parents = context.run, {one.replicate: one for one in context.converged(DENSE)}
-    for one in context.converged(*arms):
-        if one.level in levels and one.replicate in parents:
-            start = rewound(run.store, run.info, one) if one.arm in (DENSE, TICKET) else None
+    points = rewound(run.store, run.info, list(parents.values()))
+    starts = dict(zip(parents, points, strict=True))
+    for one in context.converged(*arms, levels=levels):
+        if one.replicate in parents:
+            params, state = starts[one.replicate]
+            params = {name: leaf * one.mask[name] for name, leaf in params.items()}
+            start = (params, state) if one.arm in (DENSE, TICKET) else None
             yield one, places(one, parents[one.replicate], start, context.arms)

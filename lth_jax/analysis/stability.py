@@ -64,7 +64,7 @@ def stability(
     settings = {"children": children, "points": points, "chunk": chunk}
     for context in contexts:
         for level in levels or context.levels:
-            networks = [o for o in context.converged(DENSE, TICKET) if o.level == level]
+            networks = list(context.converged(DENSE, TICKET, levels=(level,)))
             labels = {"kind": "stability", "level": level, "rewind": context.run.rewind_step}
             measure = partial(_measured, context, networks, **settings)
             if networks:
@@ -76,7 +76,8 @@ def _measured(
     context: RunContext, networks: Sequence[Stored], *, children: int, points: int, chunk: int
 ) -> Found:
     run, task = context.run, context.task
-    starts = [Point(*rewound(run.store, run.info, one), one.mask) for one in networks]
+    origins = zip(rewound(run.store, run.info, networks), networks, strict=True)
+    starts = [Point(*origin, one.mask) for origin, one in origins]
     members, _ = context.train(
         [
             context.member(start, derive(context.root, one.replicate, "child", i), one.replicate)

@@ -137,7 +137,7 @@ def _export(arguments: argparse.Namespace) -> None:
 def _export_run(arguments: argparse.Namespace, kind: str) -> None:
     from lth_jax import coding
     from lth_jax.coding.run_size import PRECISIONS
-    from lth_jax.coding.stored import encode_stored, find_stored, rewound
+    from lth_jax.coding.stored import REWOUND, encode_stored, find_stored, rewound
     from lth_jax.store import Store, StoreError, files
 
     for name in ("level", "replicate"):
@@ -148,8 +148,9 @@ def _export_run(arguments: argparse.Namespace, kind: str) -> None:
     place = {name: getattr(arguments, name) for name in ("arm", "level", "replicate")}
     one = find_stored(store, info, **place)
     if kind != "ticket":
-        values = (one.params, one.state)
-        params, state = values if arguments.values == "trained" else rewound(store, info, one)
+        params, state = one.params, one.state
+        if arguments.values == REWOUND:
+            [(params, state)] = rewound(store, info, [one])
         network = _Network(params, one.mask, state)
         _write_network(arguments, kind, network, info)
         print(f"{arguments.values} values")

@@ -1,6 +1,6 @@
 """The stored networks of a run, read one by one."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,7 +61,10 @@ class Stored(NamedTuple):
 
 
 def read_stored(
-    store: Store, path: str | Path, arms: tuple[str, ...] = (DENSE, TICKET)
+    store: Store,
+    path: str | Path,
+    arms: tuple[str, ...] = (DENSE, TICKET),
+    levels: Collection[int] | None = None,
 ) -> Iterator[Stored]:
     """All networks of some arms of a run, level by level; one node is in memory at a time.
 
@@ -69,6 +72,7 @@ def read_stored(
       store: holds the nodes.
       path: the run's folder.
       arms: the arms.
+      levels: pruning levels, the nodes of which are read; all by default.
 
     Raises:
       CorruptError: if a file of the run is damaged.
@@ -76,7 +80,7 @@ def read_stored(
     listed = read_entries(path)
     may = prunable_of_run(store, listed)
     for entry in listed:
-        if set(arms) & set(entry.arms):
+        if set(arms) & set(entry.arms) and (levels is None or entry.level in levels):
             found = members(entry.key, read_entry(store, entry), may)
             yield from (one for one in found if one.arm in arms)
 
@@ -133,7 +137,9 @@ def encode_stored(
       StoreError: rewound values are requested for a control, which may start from others.
     """
     check_name("values", values, (TRAINED, REWOUND))
-    params = one.params if values == TRAINED else rewound(store, info, one)[0]
+    params = one.params
+    if values == REWOUND:
+        [(params, _)] = rewound(store, info, [one])
     prune = read_config(info.path).get("prune", {})
     provenance = {
         "run": info.run,
@@ -180,27 +186,38 @@ def _index(population: Named, i: int) -> Named:
     return {name: np.asarray(leaf[i]) for name, leaf in population.items()}
 
 
-def rewound(store: Store, info: RunInfo, one: Stored) -> tuple[Named, Named]:
-    """The rewound parameters of a network under its mask, and the model's state.
+def rewound(store: Store, info: RunInfo, networks: Sequence[Stored]) -> list[tuple[Named, Named]]:
+    """The rewound parameters of each network under its mask, and the model's state.
+
+    Each node of dense networks is read once.
 
     Raises:
-      StoreError: `one` is a control, which may start from other values, or has no dense parent.
+      StoreError: a network is a control, which may start from other values, or has no dense parent.
       CorruptError: if a file of the run is damaged.
     """
-    if one.arm not in (DENSE, TICKET):
-        raise StoreError(
-            f"'{one.arm}' is a control, which may start from other values than the ticket; give "
-            f"`values='{TRAINED}'`."
-        )
+    for one in networks:
+        if one.arm not in (DENSE, TICKET):
+            raise StoreError(
+                f"'{one.arm}' is a control, which may start from other values than the ticket; "
+                f"give `values='{TRAINED}'`."
+            )
+    wanted, points = {one.replicate for one in networks}, dict[int, tuple[Named, Named]]()
     for entry in (e for e in read_entries(info.path) if e.level == 0):
+        if not wanted - set(points):
+            break
         node = read_entry(store, entry)
+        point = node.points["rewound"]
         for i, parent in enumerate(node.facts.members):
-            if parent.replicate == one.replicate:
-                point = node.points["rewound"]
-                dense = _index(point.params, i)
-                params = {name: leaf * one.mask[name] for name, leaf in dense.items()}
-                return params, _index(point.state, i)
-    raise StoreError(f"{info.run} has no dense parent of replicate {one.replicate}.")
+            if parent.replicate in wanted:
+                points[parent.replicate] = _index(point.params, i), _index(point.state, i)
+    if lost := wanted - set(points):
+        raise StoreError(f"{info.run} has no dense parent of replicate {min(lost)}.")
+
+    def masked(one: Stored) -> tuple[Named, Named]:
+        params, state = points[one.replicate]
+        return {name: leaf * one.mask[name] for name, leaf in params.items()}, state
+
+    return [masked(one) for one in networks]
 
 
 def check_scored(one: Stored) -> None:

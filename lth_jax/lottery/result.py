@@ -68,7 +68,7 @@ class StoredTicket:
         Raises:
           store.StoreError: the network is a control, which may start from other weights.
         """
-        values, _ = rewound(self._result.store, self._result.info, self.stored)
+        [(values, _)] = rewound(self._result.store, self._result.info, [self.stored])
         return apply_mask(self.mask, trees.from_named(values, self.mask))
 
     def save(
@@ -300,8 +300,8 @@ class Result:
 
     def tickets(self, level: int, *, arm: str = TICKET) -> list[StoredTicket]:
         """All networks of an arm at a level that did not diverge, in the order of replicates."""
-        found = read_stored(self.store, self.path, (arm,))
-        chosen = [one for one in found if one.level == level and one.diverged_at is None]
+        found = read_stored(self.store, self.path, (arm,), levels=(level,))
+        chosen = [one for one in found if one.diverged_at is None]
         by_replicate = sorted(chosen, key=lambda one: one.replicate)
         return [StoredTicket(self, one) for one in by_replicate]
 

@@ -19,6 +19,7 @@ from lth_jax.population.task import Task
 from lth_jax.pruning.masks import prunable_leaves
 from lth_jax.pruning.one_shot import member_masks
 from lth_jax.pruning.prune import Pruner
+from lth_jax.schema import read_entries
 from lth_jax.store import Store, StoreError, find_run
 from lth_jax.types import DENSE, Key
 
@@ -77,9 +78,10 @@ def starts_of(
             "an arm must keep the weights of the ticket."
         )
     info = find_run(Path(path).parent, str(path))
-    networks = sorted(read_stored(store, path, (DENSE, *arms)), key=lambda one: one.replicate)
-    present = {(one.arm, one.level) for one in networks}
-    origin = {one.replicate: rewound(store, info, one) for one in networks if one.arm == DENSE}
+    found = read_stored(store, path, (DENSE, *arms), levels=(0, level))
+    networks = sorted(found, key=lambda one: one.replicate)
+    dense = [one for one in networks if one.arm == DENSE]
+    origin = dict(zip((d.replicate for d in dense), rewound(store, info, dense), strict=True))
 
     def start(one: Stored) -> Start:
         params, state = origin[one.replicate]
@@ -92,7 +94,9 @@ def starts_of(
         place = (arm, 0 if arm == DENSE else level)
         found = [one for one in networks if (one.arm, one.level) == place]
         if not found:
-            there = ", ".join(f"'{a}' at level {n}" for a, n in sorted(present))
+            listed = {(a, e.level) for e in read_entries(path) for a in e.arms}
+            present = sorted(place for place in listed if place[0] in (DENSE, *arms))
+            there = ", ".join(f"'{a}' at level {n}" for a, n in present)
             raise StoreError(
                 f"{info.run} has no arm '{place[0]}' at level {place[1]}; it has {there}."
             )

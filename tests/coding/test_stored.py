@@ -1,10 +1,13 @@
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lth_jax import cli, coding, schema, store
+from lth_jax import cli, coding, keys, schema, store
 from lth_jax.coding import run_size, stored
+from lth_jax.lottery.spec import Seeds
+from lth_jax.lottery.starts import starts_of
 from tests.report import synthetic
 
 LOST = (1, "ticket", 2)
@@ -78,6 +81,24 @@ def test_a_saved_ticket_decodes_to_what_the_run_holds(shelf, info, ticket, value
     about = back.manifest.provenance
     assert about["config_hash"] == info.config_hash and about["values"] == values
     assert (about["criterion"], about["scope"]) == ("magnitude", "globally")
+
+
+def test_each_node_is_read_once(shelf, info, monkeypatch):
+    """Starts of many replicates read a node of dense networks once, and no other levels."""
+    reads, read = [], store.Store.read
+    monkeypatch.setattr(store.Store, "read", lambda self, key: reads.append(key) or read(self, key))
+    tickets = list(stored.read_stored(shelf, info.path, ("ticket",), levels=(1,)))
+    assert {one.level for one in tickets} == {1} and len(tickets) == 3
+    found = stored.rewound(shelf, info, tickets)
+    dense = node_of(shelf, info, 0).points["rewound"].params
+    for i, (params, _) in enumerate(found):
+        for name, leaf in dense.items():
+            np.testing.assert_array_equal(params[name], leaf[i] * tickets[i].mask[name])
+    levels = [entry.key for entry in schema.read_entries(info.path)]
+    assert Counter(reads) == {levels[1]: 1, levels[0]: 2}  # `node_of` reads it, too
+    reads.clear()
+    starts_of(shelf, info.path, Seeds(keys.from_seed(0), 3), ("ticket",), 1)
+    assert Counter(reads) == {levels[0]: 2, levels[1]: 1}  # as networks, and as rewind points
 
 
 def test_rewound_values_are_the_tickets_alone(shelf, info):
