@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
@@ -17,14 +16,14 @@ from lth_jax import structure as st
 from lth_jax.cli import parts
 from lth_jax.cli.programs import UserError
 from lth_jax.lottery import Start, Task, one_shot_starts
-from lth_jax.lottery.structure import evaluation, initial_state
+from lth_jax.lottery.structure import evaluation, initial_state, score_key, score_loss
 from lth_jax.pruning import criteria
 from lth_jax.pruning.iterative import iterate
 from lth_jax.pruning.masks import prunable_leaves
 from lth_jax.pruning.one_shot import at_count
 from lth_jax.pruning.prune import prune
 from lth_jax.pruning.scopes import Scope
-from lth_jax.types import Batch, Key
+from lth_jax.types import Batch
 
 
 def takes(name: str) -> set[str]:
@@ -60,7 +59,7 @@ def criterion(name: str, task: Task, module: Any, found: st.Structure | None) ->
     if "inputs" in taken:
         _check_inputs(name, task)
     offered: dict[str, Callable[[], Any]] = {  # lazily: some draw an initialisation
-        "loss": lambda: _score_loss(task),
+        "loss": lambda: score_loss(task),
         "forward": lambda: evaluation(task),
         "example": lambda: task.example,
         "inputs": lambda: _inputs(name, module, task),
@@ -68,25 +67,6 @@ def criterion(name: str, task: Task, module: Any, found: st.Structure | None) ->
     }
     given = {key: value() for key, value in offered.items() if key in taken}
     return parts.call("prune.criterion", name, make, **given)
-
-
-def stream(purpose: str) -> Key:
-    """The key of criteria and structures, the same for all seeds of an experiment.
-
-    A function, because a key at import would start JAX before `jax.distributed`.
-    """
-    return keys.stream(keys.from_seed(0), purpose)
-
-
-def _score_loss(task: Task) -> Callable[[Any, Batch], jax.Array]:
-    """The loss for criteria, in training mode: BatchNorm uses batch statistics."""
-    state, dropout = initial_state(task), stream("score")
-
-    def loss(params: Any, batch: Batch) -> jax.Array:
-        out, _ = task.trainer.model.apply(params, state, batch.x, key=dropout, train=True)
-        return jnp.mean(task.trainer.loss(out, batch.y))
-
-    return loss
 
 
 def _check_inputs(name: str, task: Task) -> None:
@@ -106,7 +86,7 @@ def _inputs(name: str, module: Any, task: Task) -> Any:
             f"`prune.criterion` is '{name}', which needs the inputs of each layer; these are "
             "available for Linen modules only, and `model.name` is of another framework."
         )
-    state, dropout = initial_state(task), stream("score")
+    state, dropout = initial_state(task), score_key()
 
     def forward(params: Any, batch: Batch, mutable: Any) -> Any:
         variables, rngs = {"params": params, **state}, {"dropout": dropout}

@@ -26,7 +26,7 @@ from lth_jax.measures.claims import (
 )
 from lth_jax.measures.matching import at_loss
 from lth_jax.measures.mixing import kappas_lost
-from lth_jax.measures.overlap import member_kappas
+from lth_jax.measures.overlap import kappas_apart, kappas_between, member_kappas
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.pruning.one_shot import largest_weights
 from lth_jax.report import tidy
@@ -124,15 +124,16 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     within = {recipe: member_kappas(*one.masks) for recipe, one in found.items()}
 
     def differ(one: str, other: str) -> Primary:
-        values = _difference(found[one], found[other])
+        values = kappas_apart(found[one].masks, found[other].masks)
         return Primary(f"κ within − between, {one} and {other}", values, study.delta, "κ")
 
     def differ_at_loss(one: str) -> Primary:
-        differences = [_difference(found[one], smoothed) for smoothed in less]
-        values = at_loss(found[one].loss, [smoothed.loss for smoothed in less], differences)
+        differences = [kappas_apart(found[one].masks, each.masks) for each in less]
+        values = at_loss(found[one].loss, [each.loss for each in less], differences)
         name = f"κ within − between, {one} and {SMOOTH} at its loss"
         return Primary(name, values, study.delta, "κ")
 
+    plain = found["plain"].masks
     losses = {recipe: one.loss for recipe, one in found.items()}
     costs = Contrasts(losses, "nats", 0.1, "training loss, ", two_sided=True)
     accuracy = {arm: 100 * ladder.of("plain", arm, TEST) for arm in ("dense", "ticket", "shuffle")}
@@ -146,7 +147,8 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         rows=[
             *arm_rows("κ within", within),
             *arm_rows(
-                "κ with plain", {arm: _between(one, found["plain"]) for arm, one in found.items()}
+                "κ with plain",
+                {arm: kappas_between(one.masks, plain) for arm, one in found.items()},
             ),
         ],
         secondary=[
@@ -159,18 +161,6 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         + round((trained * relative_steps + 4 * len(origins)) * steps),
         notes=tuple(_range(one, found[one].loss, less) for one in MIXED),
     )
-
-
-def _between(one: Tickets, other: Tickets) -> Values:
-    """κ of masks of two recipes on different data orders, mean of both directions."""
-    (a, b), (c, d) = one.masks, other.masks
-    return (member_kappas(a, d) + member_kappas(b, c)) / 2
-
-
-def _difference(one: Tickets, other: Tickets) -> Values:
-    """κ within recipes minus κ between them."""
-    within = (member_kappas(*one.masks) + member_kappas(*other.masks)) / 2
-    return within - _between(one, other)
 
 
 def _range(recipe: str, loss: Values, smoothed: Sequence[Tickets]) -> str:

@@ -4,13 +4,13 @@ import functools
 
 import numpy as np
 from ml_collections import ConfigDict
-from numpy.typing import ArrayLike, NDArray
 
 from experiments.studies import common
 from experiments.studies.common import RATE, vary
 from experiments.studies.protocol import STUDIES, Study
 from experiments.studies.study_runner import StudyRunner
 from lth_jax.measures.claims import MAP, Contrasts, Control, Evidence, Primary, Protocol, draws
+from lth_jax.measures.matching import first_below
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.report import RunRecord, tidy
 from lth_jax.report.cells import Tuned, cell_name
@@ -67,17 +67,6 @@ def get_config(size: str = "laptop") -> ConfigDict:
         config.study.setup = config.study.setup.replace("Adam", "plain SGD at five rates")
         config.study.setup += " Not found would mean that sparsity slows training on MNIST."
     return config
-
-
-def first_below(steps: ArrayLike, losses: ArrayLike, level: float) -> NDArray[np.float64]:
-    """The first step, `[E]`, at which a loss, `[E, networks]`, is at most `level`; else the last.
-
-    >>> first_below([10, 20, 30], [[2.0, 2.0], [1.0, 2.0], [0.5, 2.0]], 1.0).tolist()
-    [20.0, 30.0]
-    """
-    reached = np.asarray(losses) <= level
-    first = np.where(reached.any(axis=0), reached.argmax(axis=0), len(reached) - 1)
-    return np.asarray(steps, np.float64)[first]
 
 
 def rows_of(record: RunRecord, cell: str, losses: tuple[float, ...]) -> list[tidy.Row]:

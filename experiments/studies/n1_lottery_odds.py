@@ -15,7 +15,7 @@ from experiments.studies.study_runner import StudyRunner
 from lth_jax.lottery import Start
 from lth_jax.measures import extremes
 from lth_jax.measures.claims import Control, Evidence, Primary, Protocol, Row, arm_rows, draws
-from lth_jax.measures.odds import check_tails, fitted_odds, odds_by_seed, odds_curves
+from lth_jax.measures.odds import check_tails, described, odds_by_seed, odds_curves
 from lth_jax.measures.verdicts import NOT_SUPPORTED, SUPPORTED
 from lth_jax.pruning.scopes import layerwise
 from lth_jax.report import tidy
@@ -165,7 +165,8 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         gate=accuracy[study.level][TICKET] - accuracy[study.level]["shuffle"],
         member_steps=found.member_steps + trained_networks * config.experiment.train.steps,
         notes=tuple(
-            _fitted(f"Density {density[at]:.2g}", sample[at], accuracy[at], study.tail)
+            f"Density {density[at]:.2g}, by generalised Pareto tails (medians of seeds): "
+            + described(sample[at], {a: accuracy[at][a] for a in (TICKET, "reinit")}, study.tail)
             for at in levels
         ),
     )
@@ -231,29 +232,6 @@ def curves(sample: Values, tickets: Values, tail: float) -> list[Row]:
         for distance, found in odds_curves(sample, points, tail)
         for row in arm_rows(BEYOND, found, density=None, width=None, points=distance)
     ]
-
-
-def _fitted(where: str, sample: Values, accuracy: Mapping[str, NDArray], tail: float) -> str:
-    """The odds by the fitted tails: medians of seeds, of which some may be beyond its end."""
-    words = []
-    for arm in (TICKET, "reinit"):
-        one = fitted_odds(sample, accuracy[arm], tail)
-        median, low, high = map(_text, one.median[:3])
-        words.append(
-            f"{arm} one in 10^{median} [{low}, {high}], above all {sample.shape[1]:,} draws in "
-            f"{one.above} of {len(sample)} seeds and beyond the fitted end in {one.beyond}; the "
-            f"lower end of the bootstrap (90 %) is 10^{_text(one.low)}"
-        )
-    spread = np.mean((accuracy[TICKET] - sample.mean(axis=1)) / sample.std(axis=1))
-    return (
-        f"{where}, by generalised Pareto tails (medians of seeds): {'; '.join(words)}. Random "
-        f"tickets reach {sample.mean():.1f} % (SD {sample.std(axis=1).mean():.2f}, best "
-        f"{sample.max():.1f}), IMP's {np.mean(accuracy[TICKET]):.1f} %, {spread:.1f} SD above."
-    )
-
-
-def _text(power: float) -> str:
-    return f"{power:.1f}" if np.isfinite(power) else "∞"
 
 
 def controls(config: ConfigDict) -> list[Control]:

@@ -1,13 +1,15 @@
-"""A task's network in test mode, and its removable units."""
+"""A task's network in test mode, its removable units, and its loss for criteria."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from lth_jax import keys
 from lth_jax import structure as st
 from lth_jax.population.task import Task
+from lth_jax.types import Batch, Key
 
 
 def structure_of(task: Task) -> st.Structure:
@@ -36,3 +38,22 @@ def initial_state(task: Task) -> Any:
         return state
     init, key = task.trainer.model.init, keys.stream(keys.from_seed(0), "state")
     return jax.jit(lambda key, x: init(key, x)[1])(key, task.example)
+
+
+def score_loss(task: Task) -> Callable[[Any, Batch], jax.Array]:
+    """`(params, batch) -> mean loss` of the network in training mode, for criteria.
+
+    BatchNorm uses the statistics of the batch, and dropout one key for all seeds of an experiment.
+    """
+    state, dropout, trainer = initial_state(task), score_key(), task.trainer
+
+    def loss(params: Any, batch: Batch) -> jax.Array:
+        out, _ = trainer.model.apply(params, state, batch.x, key=dropout, train=True)
+        return jnp.mean(trainer.loss(out, batch.y))
+
+    return loss
+
+
+def score_key() -> Key:
+    """The dropout key of criteria; at import, a key would start JAX before `jax.distributed`."""
+    return keys.stream(keys.from_seed(0), "score")

@@ -1,4 +1,4 @@
-"""Comparison at equal loss: the values of networks where they have the loss of others."""
+"""Networks at equal loss: their values there, and the steps that they take."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,3 +26,14 @@ def at_loss(wanted: ArrayLike, losses: ArrayLike, values: ArrayLike) -> NDArray[
 
     columns = zip(np.asarray(wanted), np.asarray(losses).T, np.asarray(values).T, strict=True)
     return np.array([one(*column) for column in columns])
+
+
+def first_below(steps: ArrayLike, losses: ArrayLike, level: float) -> NDArray[np.float64]:
+    """The first step, `[E]`, at which a loss, `[E, networks]`, is at most `level`; else the last.
+
+    >>> first_below([10, 20, 30], [[2.0, 2.0], [1.0, 2.0], [0.5, 2.0]], 1.0).tolist()
+    [20.0, 30.0]
+    """
+    reached = np.asarray(losses) <= level
+    first = np.where(reached.any(axis=0), reached.argmax(axis=0), len(reached) - 1)
+    return np.asarray(steps, np.float64)[first]

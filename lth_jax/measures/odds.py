@@ -1,6 +1,6 @@
 """The rarity of values among many draws, for several independent seeds (`measures.extremes`)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -118,3 +118,35 @@ def fitted_odds(draws: ArrayLike, values: ArrayLike, share: float = 0.05) -> Fit
         int(np.sum(own > sample.max(axis=1))),
         int(sum(np.isinf(one.estimate) for one in found)),
     )
+
+
+def described(
+    draws: NDArray[np.float64], values: Mapping[str, NDArray[np.float64]], share: float = 0.05
+) -> str:
+    """The odds of several arms by the fitted tails, in words; some may lie beyond a tail's end.
+
+    Args:
+      draws: accuracies of random tickets in percent, `[seeds, n]`.
+      values: accuracies by arm, `[seeds]`; the first arm is compared with all draws, too.
+      share: of the draws in the tail.
+    """
+    words = []
+    for arm, value in values.items():
+        one = fitted_odds(draws, value, share)
+        median, low, high = map(_power, one.median[:3])
+        words.append(
+            f"{arm} one in 10^{median} [{low}, {high}], above all {draws.shape[1]:,} draws in "
+            f"{one.above} of {len(draws)} seeds and beyond the fitted end in {one.beyond}; the "
+            f"lower end of the bootstrap (90 %) is 10^{_power(one.low)}"
+        )
+    arm, first = next(iter(values.items()))
+    spread = np.mean((first - draws.mean(axis=1)) / draws.std(axis=1))
+    return (
+        f"{'; '.join(words)}. Random tickets reach {draws.mean():.1f} % (SD "
+        f"{draws.std(axis=1).mean():.2f}, best {draws.max():.1f}), {arm} {np.mean(first):.1f} %, "
+        f"{spread:.1f} SD above."
+    )
+
+
+def _power(power: float) -> str:
+    return f"{power:.1f}" if np.isfinite(power) else "∞"

@@ -125,6 +125,30 @@ def member_kappas(first: Mask, second: Mask) -> NDArray[np.float64]:
     return np.array([total(leaves).kappa for leaves in each])
 
 
+def kappas_between(first: tuple[Mask, Mask], second: tuple[Mask, Mask]) -> NDArray[np.float64]:
+    """κ between masks of two recipes on different data orders, mean of both directions.
+
+    Args:
+      first: the masks of one recipe on two data orders, as of `member_kappas`.
+      second: those of the other recipe, on the same two orders.
+    """
+    (a, b), (c, d) = first, second
+    return (member_kappas(a, d) + member_kappas(b, c)) / 2
+
+
+def kappas_apart(first: tuple[Mask, Mask], second: tuple[Mask, Mask]) -> NDArray[np.float64]:
+    """κ within two recipes, mean of both, minus `kappas_between` them.
+
+    It is 0 on average if the masks of both recipes have one distribution.
+
+    >>> one, other = ({"w": np.array([[[True, False, x, not x]]])} for x in (True, False))
+    >>> kappas_apart((one, one), (one, one)), kappas_apart((one, one), (other, other))
+    (array([0.]), array([1.]))
+    """
+    within = (member_kappas(*first) + member_kappas(*second)) / 2
+    return within - kappas_between(first, second)
+
+
 def between_members(
     masks: Mask, *, prunable: Prunable
 ) -> dict[tuple[int, int], dict[str, Overlap]]:

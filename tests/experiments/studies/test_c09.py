@@ -36,19 +36,3 @@ def test_the_evidence_is_whole(tmp_path):
     assert agreed["plain", "κ within"] == agreed["plain", "κ with plain"] < 1
     assert len(evidence.notes) == 2 and "of 2 seeds lie between them" in evidence.notes[0]
     study.draw(evidence.rows)
-
-
-def test_the_difference_at_equal_loss_is_that_of_the_masks_there():
-    """Masks that agree within a recipe and not between recipes differ by one minus κ between."""
-    rng = np.random.default_rng(0)
-
-    def tickets(mask, loss):
-        return study.Tickets(({"w": mask}, {"w": mask}), np.array(loss))
-
-    halves = np.tile([True, False], (2, 50))
-    one, other = (rng.permuted(halves, axis=1).reshape(2, 10, 10) for _ in range(2))
-    same, different = tickets(one, [0.5, 0.5]), tickets(other, [1.0, 1.0])
-    assert study._difference(same, same).tolist() == [0, 0]
-    unlike = study._difference(same, different)
-    np.testing.assert_allclose(unlike, 1 - study._between(same, different))
-    assert (unlike > 0.7).all()
