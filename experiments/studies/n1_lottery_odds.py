@@ -263,6 +263,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     figure, (left, middle, right) = panes(3, "", "log₁₀ N, at least", share_x=False)
     tidy.draw_against(left, [row for row in rows if row["metric"] == ODDS], "density")
     density_axis(left, tidy.known(rows, "density"))
+    left.set_xlabel("Weights remaining (%)")
     tidy.draw_against(middle, [row for row in rows if row["metric"] == BY_WIDTH], "width")
     middle.set_xscale("log")
     value_ticks(middle.xaxis, tidy.known(rows, "width"))
@@ -271,8 +272,8 @@ def draw(rows: Sequence[Row]) -> Figure:
     right.set_xlabel("Points above random tickets")
     for axes in (left, middle, right):
         axes.axhline(FLUSH, color=GREY, linewidth=0.8, linestyle="--")
-    left.text(left.get_xlim()[1], FLUSH, "royal flush ", color=GREY, ha="right", va="bottom")
-    right.legend(loc="lower right", fontsize="small")
+    middle.text(middle.get_xlim()[1], FLUSH, "royal flush ", color=GREY, ha="right", va="top")
+    right.legend(loc="upper left", fontsize="small")
     legend(figure, left)
     return figure
 
