@@ -240,7 +240,7 @@ def _has_stock_convolutions(setting: Setting) -> bool:
     """Whether the network has convolutions of XLA, which XLA:CPU runs slowly inside of loops."""
     trainer, members, _, validation = setting
     params, state = jax.eval_shape(lambda m: trees.index((m.params, m.state), 0), members)
-    x = jax.eval_shape(lambda x: jax.tree.map(lambda leaf: leaf[:1], x), validation.x)
+    x = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), validation.x)
     apply = functools.partial(trainer.model.apply, train=False)
     return "conv_general_dilated" in str(jax.make_jaxpr(apply)(params, state, x))
 

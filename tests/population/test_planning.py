@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from lth_jax import trees
 from lth_jax.models import ConvNet
 from lth_jax.population import (
     Plan,
@@ -81,6 +82,16 @@ def test_convolutions_of_xla_are_first_tried_outside_of_loops(model, first, monk
     choose_plan(*given, [4])
     assert tried[0] == first
     assert set(tried) == set(candidate_plans([4]))
+
+
+def test_plans_are_chosen_without_validation_examples():
+    """Networks need not accept an empty batch: `reshape(len(x), -1)` does not."""
+    data = np.zeros((40, 4, 4, 1), np.float32), np.arange(40) % 2
+    task = Task(Stock(), data, optimizer=optax.sgd(0.1), batch_size=4, steps=4)
+    nothing = trees.index(task.data.validation, slice(0))
+    given = task.trainer, initial(task, 2), task.data.train, nothing
+    plan, evidence = choose_plan(*given, [2], candidates=[Plan(2, "host"), Plan(2)], repeats=1)
+    assert plan in {read_plan(row) for row in evidence} and len(evidence) == 2
 
 
 def test_cpu_time_decides_where_others_use_the_cores(tmp_path, monkeypatch):
