@@ -35,18 +35,19 @@ def chapters_of(size: str, runner: StudyRunner, seed: int = 0) -> list[Chapter]:
     """The finished studies of a size, after the controls of the pipeline."""
     whole = answers.read_rounds(folder_of(runner, size, pipeline.NAME, seed), size)
     failed = {name: wrong_controls(one) for name, one in whole.items()}
-    command = f"python -m experiments.atlas --size={size}"
+    command = f"python -m experiments.atlas --size={size}" + (f" --seed={seed}" if seed else "")
     chapters = [Chapter(pipeline.PROTOCOL._asdict(), whole, None, command)] if whole else []
-    outcomes = tomllib.loads(OUTCOMES.read_text())
+    outcomes = {} if seed else tomllib.loads(OUTCOMES.read_text())  # of the published rounds
     for claim in STUDIES:
-        if one := _chapter(size, claim, folder_of(runner, size, claim, seed)):
+        folder = folder_of(runner, size, claim, seed)
+        if one := _chapter(size, claim, folder, f"{command} --only={claim}"):
             one = one._replace(failed=failed)
             outcome = outcomes.get(claim, {}).get(one.judgement["verdict"], "")
             chapters.append(one._replace(protocol=one.protocol | {"outcome": outcome}))
     return chapters
 
 
-def _chapter(size: str, claim: str, folder: Path) -> Chapter | None:
+def _chapter(size: str, claim: str, folder: Path, command: str) -> Chapter | None:
     one, done = STUDIES[claim], answers.read_rounds(folder, size)
     if not done:
         return None
@@ -64,7 +65,7 @@ def _chapter(size: str, claim: str, folder: Path) -> Chapter | None:
         protocol=one.protocol._asdict() | _own_setup(one.get_config(size)),
         rounds=done,
         figure=one.draw(rows) if rows else None,
-        command=f"python -m experiments.atlas --size={size} --only={claim}",
+        command=command,
         changes=changes,
     )
 

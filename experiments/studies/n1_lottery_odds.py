@@ -109,12 +109,6 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     def measured(cell: str, level: int) -> dict[str, Values]:
         return {arm: 100 * found.of(cell, arm, TEST, level) for arm in PROTOCOL.arms[:3]}
 
-    def odds_of(sample: Values, accuracy: Mapping[str, Values]) -> dict[str, Values]:
-        return {
-            arm: odds_by_seed(sample, values, study.tail, shape=0.0)
-            for arm, values in accuracy.items()
-        }
-
     accuracy, sample = {}, {}
     for level in levels:
         tickets = runner.starts(name, config, (TICKET,), level)[TICKET]
@@ -123,14 +117,14 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
         of_criteria = {arm: 100.0 * one.results[TEST] for arm, one in trained.items()}
         accuracy[level] = measured(name, level) | of_criteria
         sample[level] = runner.random_tickets(config, tickets)
-    odds = {level: odds_of(sample[level], accuracy[level]) for level in levels}
+    odds = {level: _odds(sample[level], accuracy[level], study.tail) for level in levels}
     here, own, first = odds[study.level], sample[study.level], f"density {density[study.level]:.2g}"
     width = config.experiment.model.options.features[0]
     by_width = {width: {arm: here[arm] for arm in PROTOCOL.arms[:3]}}
     for other, cell in cells.items():
         tickets = runner.starts(name, cell, (TICKET,), study.level)[TICKET]
         drawn = runner.random_tickets(cell, tickets)
-        by_width[other] = odds_of(drawn, measured(str(other), study.level))
+        by_width[other] = _odds(drawn, measured(str(other), study.level), study.tail)
     random = sum(map(np.size, sample.values())) + len(cells) * own.size
     trained_networks = random + len(levels) * len(CRITERIA) * len(own)
     return Evidence(
@@ -170,6 +164,11 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
             for at in levels
         ),
     )
+
+
+def _odds(sample: Values, accuracy: Mapping[str, Values], tail: float) -> dict[str, Values]:
+    """log₁₀ N of every arm by the exponential tail, one number per seed."""
+    return {arm: odds_by_seed(sample, values, tail, shape=0.0) for arm, values in accuracy.items()}
 
 
 def cell_of(config: ConfigDict, width: int) -> ConfigDict:

@@ -11,7 +11,7 @@ import numpy as np
 from lth_jax import keys, landscape
 from lth_jax.analysis.arguments import EXAMPLES, LEVELS, NAMES, AnalysisError, check_known, checked
 from lth_jax.analysis.measurement import Found, Measurement, Point, RunContext, about, named
-from lth_jax.coding.stored import Named, Stored, rewound
+from lth_jax.coding.stored import Named, Stored, masked, rewound
 from lth_jax.legal import Legal, whole
 from lth_jax.lottery import SAME_MASK, Result
 from lth_jax.lottery.curvature import first_blocks, hessian_at, mean_over, training_loss
@@ -199,7 +199,6 @@ def _networks(
     starts = dict(zip(parents, points, strict=True))
     for one in context.converged(*arms, levels=levels):
         if one.replicate in parents:
-            params, state = starts[one.replicate]
-            params = {name: leaf * one.mask[name] for name, leaf in params.items()}
-            start = (params, state) if one.arm in (DENSE, TICKET) else None
+            has_start = one.arm in (DENSE, TICKET)
+            start = masked(starts[one.replicate], one.mask) if has_start else None
             yield one, places(one, parents[one.replicate], start, context.arms)

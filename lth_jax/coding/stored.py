@@ -213,11 +213,13 @@ def rewound(store: Store, info: RunInfo, networks: Sequence[Stored]) -> list[tup
     if lost := wanted - set(points):
         raise StoreError(f"{info.run} has no dense parent of replicate {min(lost)}.")
 
-    def masked(one: Stored) -> tuple[Named, Named]:
-        params, state = points[one.replicate]
-        return {name: leaf * one.mask[name] for name, leaf in params.items()}, state
+    return [masked(points[one.replicate], one.mask) for one in networks]
 
-    return [masked(one) for one in networks]
+
+def masked(point: tuple[Named, Named], mask: Named) -> tuple[Named, Named]:
+    """The parameters of a point under a mask, and its state."""
+    params, state = point
+    return {name: leaf * mask[name] for name, leaf in params.items()}, state
 
 
 def check_scored(one: Stored) -> None:

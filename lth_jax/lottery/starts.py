@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lth_jax import keys, text, trees
-from lth_jax.coding.stored import Named, Stored, check_scored, read_stored, rewound
+from lth_jax.coding.stored import Named, Stored, check_scored, masked, read_stored, rewound
 from lth_jax.lottery.controls import SAME_MASK
 from lth_jax.lottery.spec import Seeds
 from lth_jax.population.task import Task
@@ -84,8 +84,7 @@ def starts_of(
     origin = dict(zip((d.replicate for d in dense), rewound(store, info, dense), strict=True))
 
     def start(one: Stored) -> Start:
-        params, state = origin[one.replicate]
-        params = {leaf: value * one.mask[leaf] for leaf, value in params.items()}
+        params, state = masked(origin[one.replicate], one.mask)
         own = 0 if seeds.shared_order else one.replicate
         key = keys.derive(seeds.root, own, "data", level)
         return Start(params, one.mask, key, state, replicate=one.replicate)

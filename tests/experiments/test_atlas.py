@@ -193,6 +193,8 @@ def test_studies_of_another_seed_are_kept_beside_those_of_the_atlas(smoke, tmp_p
     assert (folder / "smoke" / "C7" / "discovery" / "found.json").read_bytes() == before
     [study] = json.loads((folder / "smoke-seed-3" / "atlas.json").read_text())["studies"]
     assert study["verdict"] == "controls hold"
+    page = (folder / "smoke-seed-3" / "index.html").read_text()
+    assert "python -m experiments.atlas --size=smoke --seed=3 --only=C7" in page
     stamps = [json.loads(path.read_text())["hash"] for path in folder.rglob("protocol.json")]
     assert len(set(stamps)) == len(stamps) == 2
 
