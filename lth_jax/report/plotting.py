@@ -161,8 +161,17 @@ def value_ticks(axis: Any, values: Sequence[float]) -> None:
     """Ticks at these values and nowhere else; at every second one where they are many."""
     shown = list(values)[:: 1 + (len(values) > 8)]
     axis.set_major_locator(ticker.FixedLocator(shown))
-    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: tick_text(value)))
     axis.set_minor_locator(ticker.NullLocator())
+
+
+def tick_text(value: float) -> str:
+    """Three digits, and all of a whole number below a million.
+
+    >>> tick_text(1024), tick_text(0.0123456), tick_text(2e7)
+    ('1024', '0.0123', '2e+07')
+    """
+    return f"{value:.0f}" if 1000 <= value < 1e6 and value == round(value) else f"{value:.3g}"
 
 
 def band(
