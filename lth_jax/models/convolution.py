@@ -22,8 +22,9 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.typing import ArrayLike, DTypeLike
 
-FEW_CHANNELS = 4
-"""Up to this number of input channels a matrix product of patches is faster on CPUs."""
+FEW_CHANNELS, SHORT = 4, 72
+"""On CPUs a matrix product of patches is faster for at most so many input channels, and for patches
+of at most so many numbers: 16 channels and a window of 3, or 8 and one of (3, 3)."""
 
 LANES = 4
 """Rows of patches are padded to a multiple of this length.
@@ -223,7 +224,7 @@ def _kernel_shape(x: tuple[int, ...], g: tuple[int, ...], geometry: Geometry) ->
 
 
 def _cpu_conv(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
-    if not _few_channels(x, geometry):
+    if not _is_small(x, geometry):
         return _cpu_direct(x, w, geometry)
     patches, kernel = _patches(x, geometry), w.reshape(-1, w.shape[-1])
     kernel = jnp.pad(kernel, ((0, patches.shape[-1] - len(kernel)), (0, 0)))
@@ -259,16 +260,18 @@ def _cpu_input_gradient(g: jax.Array, w: jax.Array, geometry: Geometry) -> jax.A
     lows = [k - 1 - low for k, (low, _) in zip(window, geometry.padding, strict=True)]
     sides = zip(lows, inputs, window, outputs, strict=True)
     transposed = geometry._replace(
+        inputs=geometry.outputs,
+        outputs=geometry.inputs,
         strides=geometry.input_dilation,
         padding=tuple((low, i + k - 1 - o - low) for low, i, k, o in sides),
         input_dilation=geometry.strides,
     )
-    return _cpu_direct(g, lax.optimization_barrier(flipped), transposed)
+    return _cpu_conv(g, lax.optimization_barrier(flipped), transposed)
 
 
 def _cpu_kernel_gradient(x: jax.Array, g: jax.Array, geometry: Geometry) -> jax.Array:
     """The correlation of the inputs with the outputs' gradient; the batch acts as channels."""
-    if _few_channels(x, geometry):
+    if _is_small(x, geometry):
         shape = _kernel_shape(x.shape, g.shape, geometry)
         gradient = _over_rows(_patches(x, geometry), g.reshape(-1, g.shape[-1]), geometry)
         return gradient[: math.prod(shape[:-1])].reshape(shape)
@@ -296,8 +299,9 @@ def _reaches(geometry: Geometry) -> tuple[list[int], list[int], list[int]]:
     )
 
 
-def _few_channels(x: jax.Array, geometry: Geometry) -> bool:
-    return geometry.groups == 1 and x.shape[-1] <= FEW_CHANNELS
+def _is_small(x: jax.Array, geometry: Geometry) -> bool:
+    channels, patch = x.shape[-1], math.prod(geometry.kernel) * x.shape[-1]
+    return geometry.groups == 1 and (channels <= FEW_CHANNELS or patch <= SHORT)
 
 
 def _patches(x: jax.Array, geometry: Geometry) -> jax.Array:

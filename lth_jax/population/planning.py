@@ -27,7 +27,7 @@ from lth_jax.store import ALONE, StoreError, Team, content_key, records
 from lth_jax.types import Batch
 
 PROBE = 0.25  # minimal seconds of the measured steps, without validation
-SHARE = 0.2  # fraction of a run's time that measuring plans may take
+SHARE = 0.1  # fraction of a run's time that measuring plans may take, beyond two plans
 LOST = 1.5  # a plan slower than the best by this factor is not measured again
 
 
@@ -179,12 +179,15 @@ def choose_plan(
 ) -> tuple[Plan, list[dict[str, Any]]]:
     """Measures candidate plans on the given network, data and device, and returns the fastest.
 
-    Plans whose compiled program needs more than the free memory are excluded. The others run
-    training steps on copies of the members in turn, for `repeats` rounds; plans that take more than
-    1.5 times as long as the best are measured once. The number of steps is such that the first plan
-    takes a quarter of a second. The result of a plan is its smallest time for a segment with
-    validation. The cost includes padding. On CPUs, if other processes use the cores, CPU time is
-    compared instead of wall time, and by default the choice is not cached.
+    Plans whose compiled program needs more than the free memory are excluded. On CPUs, plans of the
+    host driver are measured only if the network has convolutions of XLA, which are slow inside of
+    loops, or if no other plan fits; narrow chunks come first there, and members one after the
+    other, since they usually win. All others run training steps on copies of the members in turn,
+    for `repeats` rounds; plans that take more than 1.5 times as long as the best are measured once.
+    The number of steps is such that the first plan takes a quarter of a second. The result of a
+    plan is its smallest time for a segment with validation. The cost includes padding. On CPUs, if
+    other processes use the cores, CPU time is compared instead of wall time, and by default the
+    choice is not cached.
 
     Args:
       trainer: the static part.
@@ -195,7 +198,7 @@ def choose_plan(
       candidates: plans to compare; `candidate_plans([max(sizes)])` by default.
       repeats: rounds of measurement.
       budget: seconds after which no further candidate is added to the first two.
-      steps: steps of a level. If given, the budget is at most a fifth of the time that the run
+      steps: steps of a level. If given, the budget is at most a tenth of the time that the run
         takes with the best plan so far.
       plan_cache: a folder that caches choices, by program, kind and number of devices, versions of
         JAX, sizes, steps and candidates.
@@ -217,11 +220,7 @@ def choose_plan(
       ValueError: no plan fits the free memory.
     """
     setting = Setting(trainer, members, train, validation)
-    plans = list(candidates or candidate_plans([max(sizes)]))
-    hosts = [plan for plan in plans if plan.driver == "host"]
-    if hosts and jax.default_backend() == "cpu" and _has_stock_convolutions(setting):
-        likely = min(hosts, key=lambda plan: plan.chunk)
-        plans.sort(key=lambda plan: plan != likely)  # measuring may end before the last plan
+    plans, spare = _ordered(candidates or candidate_plans([max(sizes)]), setting)
     streamed = isinstance(train, OnHost)
     key = plan_cache and _fingerprint([program or _program(setting), streamed], plans, sizes, steps)
     path = plan_cache and plan_cache / f"plan-{str(key)[:32]}.json"
@@ -230,10 +229,25 @@ def choose_plan(
     segments = segments or functools.partial(compile_segment, trainer)
     if on_start:
         on_start()
-    plan, evidence = _measure(setting, segments, plans, sizes, repeats, budget, steps, team)
+    plan, evidence = _measure(setting, segments, plans, spare, sizes, repeats, budget, steps, team)
     if path and team.first and (cache_crowded or not any(row["crowded"] for row in evidence)):
         records.write(path, path.stem, {"plan": plan._asdict(), "evidence": evidence})
     return plan, evidence
+
+
+def _ordered(plans: Sequence[Plan], setting: Setting) -> tuple[list[Plan], list[Plan]]:
+    """The plans, likely winners first since measuring may end early, and those to measure last.
+
+    The last ones are measured only if none of the others fits.
+    """
+    hosts = [plan for plan in plans if plan.driver == "host"]
+    if not hosts or jax.default_backend() != "cpu":
+        return list(plans), []
+    if _has_stock_convolutions(setting):
+        likely = min(hosts, key=lambda plan: plan.chunk)
+        return sorted(plans, key=lambda plan: plan != likely), []
+    order = sorted(plans, key=lambda plan: (plan in hosts, plan.chunk, plan.vmapped is None))
+    return order, hosts
 
 
 def _has_stock_convolutions(setting: Setting) -> bool:
@@ -317,6 +331,7 @@ def _measure(
     setting: Setting,
     segments: Callable[[Plan], Segment],
     plans: Sequence[Plan],
+    spare: Sequence[Plan],
     sizes: Sequence[int],
     repeats: int,
     budget: float,
@@ -338,6 +353,8 @@ def _measure(
     for plan in plans:
         if len(probes) > 1 and (clock() - began)[WALL] > budget:
             break
+        if probes and plan in spare:
+            continue
         probe = _Probe(setting, plan, segments(plan), clock)
         # The host driver consists of several programs; it needs as much as the scan.
         alike = needed.get(plan._replace(driver="scan"))

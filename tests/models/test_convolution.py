@@ -99,8 +99,11 @@ def primitives(f, *args):
     return {equation.primitive.name for equation in jax.make_jaxpr(f)(*args).eqns}
 
 
+@pytest.mark.parametrize("few", [0, 6], ids=["direct", "patches"])
 @pytest.mark.parametrize("case", GRID, ids=str)
-def test_values_gradients_and_curvature_are_those_of_the_stock_convolution(case):
+def test_values_gradients_and_curvature_are_those_of_the_stock_convolution(case, few, monkeypatch):
+    monkeypatch.setattr(convolution, "FEW_CHANNELS", few)
+    monkeypatch.setattr(convolution, "SHORT", 0)
     x, w = operands(case[0], *case[5:])
     conv, stock = call(conv_general_dilated, *case), call(padded_by_hand, *case)
     assert "conv" in primitives(conv, x, w)
@@ -171,6 +174,14 @@ def test_derivatives_of_a_batch_agree():
     assert_close(ours, theirs)
 
 
+@pytest.fixture
+def no_patches(monkeypatch):
+    """The form for many channels, on operands of few."""
+    monkeypatch.setattr(convolution, "FEW_CHANNELS", 0)
+    monkeypatch.setattr(convolution, "SHORT", 0)
+
+
+@pytest.mark.usefixtures("no_patches")
 @pytest.mark.parametrize("channels", [3, 6])
 def test_a_gradient_in_a_loop_keeps_the_fast_layout(channels):
     """The point of it all: XLA:CPU is fast in one layout only, and leaves it in loops if let."""
@@ -258,6 +269,7 @@ def lowered(platform):
     return traced.lower(lowering_platforms=(platform,)).as_text()
 
 
+@pytest.mark.usefixtures("no_patches")
 def test_members_go_one_after_the_other_on_cpus():
     text = lowered("cpu")
     assert text.count("stablehlo.while") == 3
