@@ -125,6 +125,12 @@ def where(condition: Any, yes: Any, no: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
+def equal(a: Any, b: Any) -> jax.Array:
+    """Whether two trees of one structure hold the same values: bool, shape `()`."""
+    pairs = jax.tree.map(lambda x, y: jnp.all(x == y), a, b)
+    return jnp.all(jnp.array(jax.tree.leaves(pairs), bool))
+
+
 def vdot(a: Any, b: Any) -> jax.Array:
     """The inner product of two trees, `Σ aᵢ bᵢ` over all leaves.
 

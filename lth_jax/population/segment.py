@@ -153,7 +153,7 @@ class Trainer(NamedTuple):
     schedule: Callable[[Any], Any]
     order: Order
     eval_every: int
-    eval_batch_size: int = 1024
+    eval_batch_size: int = 256
     transform_batch: TransformBatch = take
     objective: PerExample | None = None
     examples_per_replicate: int = 0

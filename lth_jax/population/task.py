@@ -98,7 +98,7 @@ class Task:
         hyper: Mapping[str, float] | None = None,
         schedule: Callable[[Any], Any] | None = None,
         eval_every: int | None = None,
-        eval_batch_size: int = 1024,
+        eval_batch_size: int = 256,
         shuffle: bool = True,
         transform_batch: TransformBatch = take,
         objective: PerExample | None = None,
