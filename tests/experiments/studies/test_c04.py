@@ -22,6 +22,7 @@ def test_the_evidence_is_whole(tmp_path):
         experiment.data.validation = 40
         experiment.data.options.update(train=400, test=60)
         experiment.train.update(steps=4, eval_every=2, batch_size=8, share=64)
+        experiment.optimizer.warmup = 1
     config.experiment.model.options.features = (8, 8, 10)
     config.channels.experiment.model.options.stages = ((4,), (4,))
     config.heads.experiment.model.options.update(width=8, heads=4, hidden=8)

@@ -72,6 +72,7 @@ def shortened(config):
         made = "train" in experiment.data.options
         experiment.data.update(validation=30, train_examples=0 if made else 120)
         experiment.train.update(steps=4, eval_every=2, batch_size=16, share=40 * share)
+        experiment.optimizer.warmup = min(experiment.optimizer.warmup, 1)
         for options in (experiment.model.options, experiment.data.options):
             options.update({name: few for name, few in FEWER.items() if name in options})
     if "conv" in config:
