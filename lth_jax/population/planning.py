@@ -27,7 +27,7 @@ from lth_jax.store import ALONE, StoreError, Team, content_key, records
 from lth_jax.types import Batch
 
 PROBE = 0.25  # minimal seconds of the measured steps, without validation
-SHARE = 0.1  # fraction of a run's time that measuring plans may take, beyond two plans
+SHARE = 0.1  # fraction of a run's time that measuring plans may take, beyond the first plan
 LOST = 1.5  # a plan slower than the best by this factor is not measured again
 
 
@@ -197,7 +197,7 @@ def choose_plan(
       sizes: number of members of each level of the run.
       candidates: plans to compare; `candidate_plans([max(sizes)])` by default.
       repeats: rounds of measurement.
-      budget: seconds after which no further candidate is added to the first two.
+      budget: seconds after which no further candidate is measured.
       steps: steps of a level. If given, the budget is at most a tenth of the time that the run
         takes with the best plan so far.
       plan_cache: a folder that caches choices, by program, kind and number of devices, versions of
@@ -351,7 +351,7 @@ def _measure(
         return population_cost(plan, fastest[plan][time], sizes)
 
     for plan in plans:
-        if len(probes) > 1 and (clock() - began)[WALL] > budget:
+        if probes and (clock() - began)[WALL] > budget:
             break
         if probes and plan in spare:
             continue

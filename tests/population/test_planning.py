@@ -180,7 +180,7 @@ def test_a_short_run_is_not_spent_on_planning(monkeypatch):
     monkeypatch.setattr(planning.clocks, "now", lambda: next(now) * ONCE * 10)
     assert len(choose(budget=1e6)[1]) == 3
     assert len(choose(budget=1e6, steps=10**6)[1]) == 3
-    assert len(choose(budget=1e6, steps=1)[1]) == 2  # two are always compared
+    assert len(choose(budget=1e6, steps=1)[1]) == 1
 
 
 def test_the_time_of_a_segment_is_predicted_from_a_few_steps():
