@@ -35,6 +35,20 @@ def test_a_sequence_counts_as_the_mean_of_its_steps():
     )
 
 
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16, np.float32])
+def test_correct_is_the_argmax_with_ties_and_infinities(dtype):
+    logits = RNG.integers(-3, 4, (4000, 7)).astype(np.float32)
+    logits[:50, 3], logits[50:80], logits[80:99, 2] = -np.inf, -np.inf, np.inf
+    labels = RNG.integers(0, 7, 4000)
+    logits = jnp.asarray(logits, dtype)
+    assert (losses.correct(logits, labels) == (logits.argmax(axis=-1) == labels)).all()
+
+
+def test_nothing_is_correct_with_nan_or_an_unknown_label():
+    logits = jnp.array([[1.0, 0.0], [1.0, 0.0], [jnp.nan, 0.0], [0.0, jnp.nan]])
+    assert losses.correct(logits, jnp.array([-1, 2, 0, 1])).tolist() == [0.0] * 4
+
+
 def test_soft_cross_entropy_of_certain_targets_is_the_cross_entropy():
     certain = np.eye(5)[LABELS]
     np.testing.assert_allclose(
