@@ -21,7 +21,7 @@ import lth_jax as lth
 from lth_jax import coding, lottery, store
 from lth_jax.lottery import Table, programs, progress, running
 from lth_jax.lottery.node_training import Progress
-from lth_jax.population import Plan
+from lth_jax.population import Plan, planning
 from lth_jax.store import garbage
 from tests.thinning import thinned
 
@@ -409,6 +409,7 @@ def test_a_ticket_outlives_the_result_of_a_temporary_run(result):
 @pytest.mark.slow
 def test_the_program_of_the_chosen_plan_is_compiled_once(tmp_path, monkeypatch):
     """What the planner measured is what trains."""
+    monkeypatch.setattr(planning, "SHARE", 1e9)  # else a short run measures one plan
     compiled = []
     compile_segment = programs.compile_segment
     monkeypatch.setattr(
