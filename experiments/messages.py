@@ -21,6 +21,7 @@ LIBRARY: Mapping[str, str] = {
     "devices": "machine.devices",
     "driver": "machine.driver",
     "share": "train.share",
+    "train_eval_examples": "train.eval_examples",
 }
 """Arguments of the library and the corresponding fields."""
 DATA: Mapping[str, str] = {

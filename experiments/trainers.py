@@ -152,6 +152,7 @@ def task(experiment: ConfigDict, loaded: data.Dataset, splits: Splits | None = N
         eval_every=train.eval_every,
         shuffle=train.shuffle,
         examples_per_replicate=train.share,
+        train_eval_examples=train.eval_examples,
         eval_member=mean_network(network, train.batch_size) if averages else unchanged,
         make_model=model_in_training(experiment),
         **_seen(experiment, loaded),

@@ -8,7 +8,13 @@ from ml_collections import ConfigDict
 
 NO_RECONSTRUCTION = {"method": "", "mask": "criterion", "start": "reconstructed"}
 """The default of `prune.reconstruct`."""
-NEWER = ("prune.budget", "prune.reconstruct", "train.crop_area", "train.average.window")
+NEWER = (
+    "prune.budget",
+    "prune.reconstruct",
+    "train.crop_area",
+    "train.average.window",
+    "train.eval_examples",
+)
 """Fields that are newer than saved runs: recorded, and part of hashes, only if they are set."""
 
 
@@ -36,6 +42,7 @@ def ladder() -> ConfigDict:
                 "shuffle": True,
                 "shared_order": False,
                 "share": 0,
+                "eval_examples": 0,
                 "loss": "cross_entropy",
                 "metrics": (),
                 "compute_dtype": "float32",

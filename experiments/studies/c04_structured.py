@@ -168,6 +168,7 @@ def train(runner: StudyRunner, config: ConfigDict) -> dict[str, Tuned]:
 
 
 def _parts(config: ConfigDict) -> dict[str, ConfigDict]:
+    config = common.tests_only(config)
     return {UNITS: config, CHANNELS: config.channels, HEADS: config.heads}
 
 
@@ -286,4 +287,6 @@ def controls(config: ConfigDict) -> list[Control]:
 
 draw = functools.partial(tidy.by_arm, metrics=KINDS, label="Test accuracy (%)")
 
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw, train))
+STUDIES.register(
+    PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw, train, minutes=9)
+)

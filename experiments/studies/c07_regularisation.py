@@ -161,4 +161,4 @@ def controls(config: ConfigDict) -> list[Control]:
 
 draw = functools.partial(tidy.by_arm, metrics=("train error", "test error"), label="Error (%)")
 
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw, minutes=7))

@@ -226,4 +226,4 @@ def controls(config: ConfigDict) -> list[Control]:
 
 draw = functools.partial(tidy.by_arm, metrics=("κ within", "κ with plain"), label="Cohen's κ")
 
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw, minutes=5))

@@ -138,6 +138,7 @@ def _on_cifar(experiment: ConfigDict) -> None:
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Both pairs of networks with transferred masks, layer by layer and together."""
+    config = common.tests_only(config)
     pairs = {MLP: ("experiment", "plain"), CONV: ("conv", "conv_plain")}
     found = {pair: _pair(runner, pair, config, *names) for pair, names in pairs.items()}
     minus = {
@@ -267,4 +268,4 @@ def draw(rows: Sequence[tidy.Row]) -> Figure:
     return tidy.by_arm(rows, tidy.known(rows, "pair"), "Test accuracy (%)")
 
 
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw, minutes=10))

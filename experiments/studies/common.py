@@ -34,6 +34,18 @@ def vary(config: ConfigDict, **changes: Any) -> ConfigDict:
     return varied
 
 
+def tests_only(config: ConfigDict) -> ConfigDict:
+    """A copy of a config whose networks are evaluated on one batch of their training data.
+
+    For studies that use no training metrics. It is part of no protocol, since it changes no result
+    on test data.
+    """
+    varied = copy.deepcopy(config)
+    for experiment in experiments_of(varied):
+        experiment.train.eval_examples = experiment.train.batch_size
+    return varied
+
+
 def dense_only(config: ConfigDict, **changes: Any) -> ConfigDict:
     """A copy of a config that trains only its dense networks, with the changes of `vary`."""
     return vary(config, prune__levels=0, controls=(), control_levels=(), **changes)

@@ -196,4 +196,4 @@ def draw(rows: Sequence[Row]) -> Figure:
     return tidy.against(rows, "density", TEST, label="Test accuracy (%)", x_label="Density")
 
 
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw, minutes=4))

@@ -296,4 +296,4 @@ def draw(rows: Sequence[Row]) -> Figure:
     )
 
 
-STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw))
+STUDIES.register(PROTOCOL.claim, Study(PROTOCOL, get_config, controls, gather, draw, minutes=8))

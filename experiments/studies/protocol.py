@@ -22,6 +22,7 @@ class Study(NamedTuple):
       draw: `rows -> Figure`: the figure, from the tidy rows.
       train: `(runner, config) -> …`, of a study that measures time: trains the networks that
         `gather` times. It may run beside other studies; `gather` may not.
+      minutes: about what a round takes at laptop size on one core; workers start with the longest.
     """
 
     protocol: Protocol
@@ -30,6 +31,7 @@ class Study(NamedTuple):
     gather: Callable[[Any, ConfigDict], Evidence]
     draw: Callable[[Sequence[Row]], Figure]
     train: Callable[[Any, ConfigDict], Any] | None = None
+    minutes: float = 3.0
 
     def register(self) -> None:
         """Adds the study to `STUDIES`."""

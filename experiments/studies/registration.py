@@ -15,7 +15,7 @@ from lth_jax.store import content_key
 FOLDER = Path(__file__).parent / "protocols"
 ADDED: dict[str, dict[str, Any]] = {
     "prune": {"at_start": False, "budget": "", "rounds": 1, "reconstruct": NO_RECONSTRUCTION},
-    "train": {"crop_area": 0.0},
+    "train": {"crop_area": 0.0, "eval_examples": 0},
     "average": {"window": 0},
 }
 """Fields that `configs/base.py` got after the first protocols, with their defaults.

@@ -1,6 +1,5 @@
 """Runs the studies of a round, one after the other or in workers."""
 
-import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -53,9 +52,9 @@ def run(
       claims: of the studies.
       runner: trains their networks, or those of one worker.
       again: whether finished studies run again.
-      workers: processes, each of which runs one study at a time on its share of the cores, those
-        first that took longest in another round, or else the last ones, which are the largest.
-        Studies that measure time train their networks first, and measure alone, at the end.
+      workers: processes, each of which runs one study at a time on its share of the cores, the
+        longest first, by the times of another round or else by `Study.minutes`. Studies that
+        measure time train their networks first, and measure alone, at the end.
 
     Returns:
       The path of the page.
@@ -69,8 +68,7 @@ def run(
             registration.check(STUDIES[claim])
         jobs.insert(0, pipeline.NAME)
     if workers > 1:
-        order = [*filter(_is_timed, jobs), *(one for one in reversed(jobs) if not _is_timed(one))]
-        jobs = sorted(order, key=lambda claim: -_seconds(this, runner, claim))
+        jobs.sort(key=lambda claim: -_seconds(this, runner, claim))
         machine = runner.machine.to_dict()
         given = {"machine": machine, "command": runner.command, "again": again}
         _in_workers(workers, jobs, this=this, **given)
@@ -82,9 +80,10 @@ def run(
 
 
 def _seconds(this: Round, runner: StudyRunner, claim: str) -> float:
-    """The longest time of a study's finished rounds; infinite without any."""
+    """The longest time of a study's finished rounds, or else about what a round takes."""
     done = answers.read_rounds(folder_of(runner, this.size, claim, this.seed), this.size)
-    return max((one["seconds"] for one in done.values()), default=math.inf)
+    usual = 60 * STUDIES[claim].minutes if claim != pipeline.NAME else 0.0
+    return max((one["seconds"] for one in done.values()), default=usual)
 
 
 def finish(

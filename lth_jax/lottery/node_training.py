@@ -21,6 +21,7 @@ from lth_jax.population.segment import (
     evaluated_member,
     init_record,
     own_share,
+    training_sample,
 )
 from lth_jax.population.streaming import OnHost, Serve, compile_streamed_evaluation
 from lth_jax.population.train_chunks import Segment, segment_ends, train_chunk
@@ -99,7 +100,8 @@ def measure(trainer: Trainer, member: Member, record: Record, data: Splits) -> M
     """
     member = evaluated_member(trainer, member, data.train)
     final = evaluate(trainer, member.params, member.state, data.test)
-    fitted = evaluate(trainer, member.params, member.state, own_share(trainer, member, data.train))
+    sample = training_sample(trainer, own_share(trainer, member, data.train))
+    fitted = evaluate(trainer, member.params, member.state, sample)
     networks = (record.best_params, record.best_state), (member.params, member.state)
     best = lax.cond(
         trees.equal(*networks),  # often: skips a pass over the test data

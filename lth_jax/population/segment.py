@@ -132,6 +132,8 @@ class Trainer(NamedTuple):
         the step.
       eval_every: the evaluation interval in steps, which is the longest segment.
       eval_batch_size: evaluation runs over at most this many examples at once.
+      train_eval_examples: if above 0, results on training data are those of the first this many
+        examples; if 0, of all.
       transform_batch: `(key, data, rows, member, constants) -> batch`: makes a training batch from
         rows of a data set; see `augment`. `take` selects the rows, from resident data or a `Block`.
       objective: the loss minimised on transformed batches; `loss` by default. Criteria and
@@ -154,6 +156,7 @@ class Trainer(NamedTuple):
     order: Order
     eval_every: int
     eval_batch_size: int = 256
+    train_eval_examples: int = 0
     transform_batch: TransformBatch = take
     objective: PerExample | None = None
     examples_per_replicate: int = 0
@@ -419,6 +422,14 @@ def own_share(trainer: Trainer, member: Member, data: Batch) -> Batch:
     batch: Batch = jax.tree.map(
         lambda a: lax.dynamic_slice_in_dim(a, first, trainer.examples_per_replicate), data
     )
+    return batch
+
+
+def training_sample(trainer: Trainer, data: Batch) -> Batch:
+    """The training examples on which results are computed: the first ones, or all."""
+    if not trainer.train_eval_examples:
+        return data
+    batch: Batch = jax.tree.map(lambda leaf: leaf[: trainer.train_eval_examples], data)
     return batch
 
 

@@ -130,7 +130,7 @@ def _check_fits(train: OnHost, size: int) -> None:
 def compile_streamed_evaluation(
     trainer: Trainer, plan: Plan
 ) -> Callable[..., dict[str, jax.Array]]:
-    """`evaluate` of a chunk's members on host data, read block by block.
+    """`evaluate` of a chunk's members on training data on the host, read block by block.
 
     Returns:
       `(members, data, on_block) -> means`; `on_block()` is called after each block.
@@ -144,9 +144,9 @@ def compile_streamed_evaluation(
     def evaluation(
         members: Member, data: OnHost, on_block: Callable[[], None] = lambda: None
     ) -> Info:
-        n = len(data.y)
+        n = min(trainer.train_eval_examples or len(data.y), len(data.y))
         places = [
-            slice(first, first + trainer.eval_batch_size)
+            slice(first, min(first + trainer.eval_batch_size, n))
             for first in range(0, n, trainer.eval_batch_size)
         ]
         parts = _ahead(functools.partial(_part, data, place) for place in places)

@@ -53,6 +53,7 @@ class Task:
       eval_every: steps between evaluations on the validation data; a twentieth of `steps` by
         default.
       eval_batch_size: evaluation runs over at most this many examples at once.
+      train_eval_examples: training examples for `train_*_final`; 0: all.
       shuffle: whether each epoch has a new random order; else the order of the data.
       transform_batch: see `Trainer`.
       objective: see `Trainer`.
@@ -99,6 +100,7 @@ class Task:
         schedule: Callable[[Any], Any] | None = None,
         eval_every: int | None = None,
         eval_batch_size: int = 256,
+        train_eval_examples: int = 0,
         shuffle: bool = True,
         transform_batch: TransformBatch = take,
         objective: PerExample | None = None,
@@ -112,6 +114,7 @@ class Task:
         every = max(steps // EVALUATIONS, 1) if eval_every is None else min(eval_every, steps)
         check_integer("eval_every", every, 1)
         check_integer("eval_batch_size", eval_batch_size, 1)
+        check_integer("train_eval_examples", train_eval_examples, 0)
         self.data, self.steps, self.name = as_splits(data), steps, type(model).__name__
         self.hyper = {"learning_rate": 1.0, **(hyper or {})}
         # A transformation has a fixed learning rate.
@@ -144,6 +147,7 @@ class Task:
             order=rows,
             eval_every=every,
             eval_batch_size=eval_batch_size,
+            train_eval_examples=train_eval_examples,
             transform_batch=transform_batch,
             objective=objective,
             examples_per_replicate=examples_per_replicate,

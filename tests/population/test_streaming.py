@@ -126,6 +126,15 @@ def test_evaluation_of_streamed_data_is_that_of_resident_data(size):
         chex.assert_trees_all_close(found, resident, rtol=1e-6)
 
 
+@pytest.mark.parametrize("sample", [7, 20, 33, 1000])
+def test_a_sample_of_streamed_data_is_the_first_examples(sample):
+    trainer, members = TRAINER._replace(train_eval_examples=sample), members_of(2)
+    few = trees.index(HOST, slice(sample))
+    found = compile_streamed_evaluation(trainer, Plan(2))(members, HOST)
+    expected = compile_streamed_evaluation(TRAINER, Plan(2))(members, few)
+    chex.assert_trees_all_equal(found, expected)
+
+
 def test_what_cannot_be_streamed_is_refused(monkeypatch):
     members = members_of(2)
     with pytest.raises(
