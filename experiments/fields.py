@@ -118,11 +118,7 @@ _TABLE = (
         "training examples of each replicate, disjoint between replicates; 0: every replicate "
         "uses all examples",
     ),
-    Field(
-        "train.eval_examples",
-        AT_LEAST_0,
-        "training examples on which `train_*_final` is computed, the first ones; 0: all",
-    ),
+    Field("train.eval_examples", AT_LEAST_0, "training examples of `train_*_final`; 0: all"),
     Field("train.loss", part_of(LOSSES), "training loss"),
     Field("train.metrics", _parts_of(METRICS), "metrics; empty: accuracy for classes"),
     Field("train.compute_dtype", one_of(trainers.COMPUTE_DTYPES), "dtype of operations"),

@@ -35,10 +35,9 @@ def vary(config: ConfigDict, **changes: Any) -> ConfigDict:
 
 
 def tests_only(config: ConfigDict) -> ConfigDict:
-    """A copy of a config whose networks are evaluated on one batch of their training data.
+    """A copy for studies without training metrics, which evaluates one batch of training data.
 
-    For studies that use no training metrics. It is part of no protocol, since it changes no result
-    on test data.
+    No protocol has it, since results on other data stay the same.
     """
     varied = copy.deepcopy(config)
     for experiment in experiments_of(varied):

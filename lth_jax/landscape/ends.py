@@ -231,14 +231,25 @@ class _Known(NamedTuple):
 
 
 def _search(run, operator, start, key, steps, locked, wanted, tolerance, pilot=None):
-    """Lanczos from one start vector, until the requested values have converged."""
+    """Lanczos from one start vector, until the requested values have converged.
+
+    Of many equal eigenvalues, rounding brings a copy into the Krylov space every few steps. Where
+    the last one has not converged, the results are those of fewer steps that had converged.
+    """
 
     def left(found: Tridiagonal) -> int:
         return _left(found, locked, operator.size, wanted, tolerance)
 
     check = lanczos.CHECK if pilot is None else lanczos.CHECK - 1
     krylov = run(operator, start, key, steps=steps, left=left, check=check, beside=locked.vectors)
-    return _merge(krylov.found, locked, wanted, tolerance), krylov
+    known = _merge(krylov.found, locked, wanted, tolerance)
+    if max(wanted) == 1 or known.worst <= tolerance:
+        return known, krylov
+    for fewer in range(krylov.found.steps - 1, lanczos.CHECK, -1):
+        part = krylov.found.first(fewer)
+        if not left(part):
+            return _merge(part, locked, wanted, tolerance), krylov._replace(found=part)
+    return known, krylov
 
 
 def _counted(run, operator, key, steps, locked, wanted, tolerance):

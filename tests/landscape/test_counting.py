@@ -44,15 +44,16 @@ def test_a_regression_with_ten_outputs_has_every_eigenvalue_ten_times(driver):
     w = np.random.default_rng(1).normal(size=(20, 10)).astype(np.float32)
     operator = landscape.hessian(loss, w, [x])
     how = {"k": 12, "smallest": 3, "exact_below": 0, "driver": driver}
-    found = landscape.extremes(operator, KEY, **how)
     distinct = np.linalg.eigvalsh(x.T.astype(np.float64) @ x / 100)
-    assert found.converged
-    np.testing.assert_allclose(
-        found.largest, [*[distinct[-1]] * 10, *[distinct[-2]] * 2], rtol=2e-3
-    )
-    np.testing.assert_allclose(found.smallest, distinct[0], atol=1e-3 * distinct[-1])
-    bounds = np.concatenate([found.largest_bounds, found.smallest_bounds])
-    assert bounds.max() <= 1e-3 * distinct[-1]
+    for seed in range(4):  # the steps at which rounding adds a copy of a value differ
+        found = landscape.extremes(operator, jax.random.key(seed), **how)
+        assert found.converged
+        np.testing.assert_allclose(
+            found.largest, [*[distinct[-1]] * 10, *[distinct[-2]] * 2], rtol=2e-3
+        )
+        np.testing.assert_allclose(found.smallest, distinct[0], atol=1e-3 * distinct[-1])
+        bounds = np.concatenate([found.largest_bounds, found.smallest_bounds])
+        assert bounds.max() <= 1e-3 * distinct[-1]
 
 
 BULK = np.linspace(-1, 1, 280)
