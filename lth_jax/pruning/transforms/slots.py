@@ -13,6 +13,7 @@ Statistics of whole rows and columns (Adafactor, SM3) belong to no single weight
 `sm3` when it maps a second tree.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ import numpy as np
 import optax
 from jax.extend.core import Literal
 
+from lth_jax.pruning.transforms.zeros import EVERYWHERE, zeros_after
 from lth_jax.types import Mask
 
 
@@ -79,6 +81,51 @@ def slots_to_update(inner: optax.GradientTransformation, state: Any, mask: Mask)
 
     masks = _slot_masks(inner, state, mask)
     return structure.unflatten([slot(*at, m) for at, m in zip(leaves, masks, strict=True)])
+
+
+def slots_after_update(
+    inner: optax.GradientTransformationExtraArgs,
+    given: tuple[Any, Any, Any],
+    state: Any,
+    mask: Mask,
+    extra: Mapping[str, Any],
+) -> Any:
+    """`mask_slots` of the state after an update, whose inputs were 0 at pruned weights.
+
+    Slots that the update itself leaves at 0 there, such as Adam's moments, are not masked again:
+    with a masked copy of each moment XLA:CPU (jaxlib 0.10.2) computes the moments twice, which
+    takes 16 % of a training step of LeNet-300-100.
+
+    Args:
+      inner: the optimizer.
+      given: the gradients, state and parameters that its update had.
+      state: the state after it.
+      mask: boolean leaves like the parameters.
+      extra: further arguments of the update.
+    """
+    structure: Any = jax.tree.structure(state)
+    each, slots = jax.tree.leaves(mask), _slot_masks(inner, given[1], mask)
+    place = {id(m): i for i, m in enumerate(each)}
+
+    def labels(tree: Any, masks: Any) -> list[int | None]:
+        pairs = zip(jax.tree.leaves(tree), masks, strict=True)
+        return [
+            place.get(id(m)) if m is not None and jnp.shape(x) == m.shape else None
+            for x, m in pairs
+        ]
+
+    grads, before, params = given
+    traced = jax.make_jaxpr(lambda *inputs: inner.update(*inputs, **extra)[1])(*given)
+    starts = [*labels(grads, each), *labels(before, slots), *labels(params, each)]
+    zeros = zeros_after(traced.jaxpr, starts)
+
+    def masked(x: Any, m: Any, zero: Any) -> Any:
+        stays = zero is not None and zero in (EVERYWHERE, place.get(id(m)))
+        return x if m is None or stays else jnp.where(m, x, jnp.zeros_like(x))
+
+    masks = _slot_masks(inner, state, mask)
+    parts = zip(jax.tree.leaves(state), masks, zeros, strict=True)
+    return structure.unflatten([masked(*part) for part in parts])
 
 
 def _fresh_slots(inner: optax.GradientTransformation, mask: Mask) -> dict[Any, jax.Array]:

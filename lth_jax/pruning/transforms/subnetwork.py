@@ -17,7 +17,11 @@ from lth_jax import text, trees
 from lth_jax.pruning.checks import check_mask, same_structure
 from lth_jax.pruning.events import when
 from lth_jax.pruning.masks import apply_mask
-from lth_jax.pruning.transforms.slots import mask_slots, slots_to_update
+from lth_jax.pruning.transforms.slots import (
+    mask_slots,
+    slots_after_update,
+    slots_to_update,
+)
 from lth_jax.types import Key, Mask, Params
 
 Transform: TypeAlias = optax.GradientTransformationExtraArgs
@@ -351,10 +355,11 @@ def _step(
 ) -> tuple[Params, Any]:
     """One update of `inner` on the subnetwork of a mask, which may change between updates."""
     hidden = {name: _hide(mask, name, value) for name, value in extra.items()}
-    kept, slots = apply_mask(mask, params), slots_to_update(inner, state, mask)
-    updates, state = update_inner(inner, _keep(mask, "grads", grads), slots, kept, hidden)
+    slots, kept = slots_to_update(inner, state, mask), apply_mask(mask, params)
+    given = (_keep(mask, "grads", grads), slots, kept)
+    updates, state = update_inner(inner, *given, hidden)
     updates = jax.tree.map(_or_to_zero, mask, updates, params)
-    return updates, mask_slots(inner, state, mask)
+    return updates, slots_after_update(inner, given, state, mask, hidden)
 
 
 def _or_to_zero(m: jax.Array, u: jax.Array, p: jax.Array) -> jax.Array:
