@@ -68,3 +68,17 @@ def test_only_slots_that_may_change_are_masked_again(optimizer, again):
         return equation.params.get("name") == "_where" and len(inner.jaxpr.eqns) <= 2
 
     assert sum(map(is_masked, jaxpr.outvars)) == again
+
+
+def test_an_optimizer_that_reads_values_works_outside_of_a_trace():
+    def update(grads, state, params=None):
+        steps = state["steps"] + 1.0 if float(grads["w"].sum()) > 0 else state["steps"]
+        return grads, {"steps": steps, "sum": {"w": state["sum"]["w"] + 1.0}}
+
+    inner = optax.GradientTransformation(
+        lambda params: {"steps": 0.0, "sum": jax.tree.map(jnp.zeros_like, params)}, update
+    )
+    params, tx = {"w": ONES}, masked(inner)
+    mask = {"w": jnp.array([True, False, True])}
+    _, state = tx.update(params, tx.init(params), params, mask=mask)
+    assert state["sum"]["w"].tolist() == [1.0, 0.0, 1.0]

@@ -115,9 +115,12 @@ def slots_after_update(
         ]
 
     grads, before, params = given
-    traced = jax.make_jaxpr(lambda *inputs: inner.update(*inputs, **extra)[1])(*given)
     starts = [*labels(grads, each), *labels(before, slots), *labels(params, each)]
-    zeros = zeros_after(traced.jaxpr, starts)
+    try:
+        traced = jax.make_jaxpr(lambda *inputs: inner.update(*inputs, **extra)[1])(*given)
+        zeros = zeros_after(traced.jaxpr, starts)
+    except jax.errors.ConcretizationTypeError:  # an optimizer for eager loops, which reads values
+        zeros = [None] * structure.num_leaves
 
     def masked(x: Any, m: Any, zero: Any) -> Any:
         stays = zero is not None and zero in (EVERYWHERE, place.get(id(m)))
