@@ -269,12 +269,16 @@ def train_step(trainer: Trainer, member: Member, batch: Batch, step: Any) -> tup
     hyper = {**member.hyper, "learning_rate": member.hyper["learning_rate"] * factor}
     # The state of a method holds its own mask and step.
     given = {"mask": member.mask, "step": step} if trainer.method is None else {}
-    updates, opt_state = optimizer_of(trainer, member, hyper).update(
-        grads, member.opt_state, member.params, **given
-    )
-    after = (optax.apply_updates(member.params, updates), state, opt_state)
     before = (member.params, member.state, member.opt_state)
-    params, state, opt_state = trees.where(alive, after, before)
+
+    def updated() -> tuple[Params, Any, Any]:
+        updates, opt_state = optimizer_of(trainer, member, hyper).update(
+            grads, member.opt_state, member.params, **given
+        )
+        return optax.apply_updates(member.params, updates), state, opt_state
+
+    # With a select, XLA:CPU (jaxlib 0.10.2) computes moments twice, for itself and for the update.
+    params, state, opt_state = lax.cond(alive, updated, lambda: before)
     member = member._replace(params=params, state=state, opt_state=opt_state, alive=alive)
     return member, {"train_loss": loss}
 
