@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lth_jax import keys, text, trees
@@ -248,7 +247,8 @@ class _LadderRun:
             parts.append(trees.index(members, rows))
             unscored += [found[row] for row in rows]
         joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-        return keys.from_data(jax.tree.map(jnp.array, joined), shapes), unscored
+        # `jnp.array` compiles a program for each shape (jax 0.10.2).
+        return keys.from_data(jax.device_put(joined), shapes), unscored
 
     def _tickets(self, read: Callable[[str], NodeRecord], i: int, level: int) -> Tickets:
         """An experiment's tickets of a level, or its dense networks, read from the store."""

@@ -245,21 +245,24 @@ def spread(tree: Any, sharding: NamedSharding) -> Any:
 
     With several processes, each must hold the whole array, or the array must be placed already.
     """
-    if sharding.is_fully_addressable:
+    if sharding.is_fully_addressable and jax.default_backend() != "cpu":
         return jax.device_put(tree, sharding)
+    # Between devices, `device_put` compiles a program for each shape (jax 0.10.2).
     return jax.tree.map(lambda leaf: _spread_leaf(leaf, sharding), tree)
 
 
 def _spread_leaf(leaf: Any, sharding: NamedSharding) -> jax.Array:
     array: jax.Array = leaf
-    if is_distributed(leaf):
+    placed = isinstance(leaf, jax.Array) and leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
+    if placed or is_distributed(leaf):
         return array
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         data = _spread_leaf(jax.random.key_data(leaf), sharding)
         array = jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
         return array
     host = np.asarray(leaf)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+    # Copies: the array may be donated.
+    return jax.make_array_from_callback(host.shape, sharding, lambda at: np.array(host[at]))
 
 
 def free_bytes() -> int | None:

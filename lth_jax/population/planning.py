@@ -404,6 +404,9 @@ def _given(setting: Setting, chunk: Member) -> Batch | Block:
     return given
 
 
+_members_at, _init_records = jax.jit(trees.index), jax.jit(jax.vmap(init_record))
+
+
 class _Probe:
     """Measures a plan's segment: bytes on a device, and seconds by a few training steps."""
 
@@ -415,8 +418,8 @@ class _Probe:
     def _start(self) -> tuple[Any, ...]:
         trainer, members, _, validation = self._setting
         rows = np.arange(self._plan.chunk) % members.alive.shape[0]
-        chunk = trees.index(members, rows)
-        records = jax.vmap(init_record)(chunk)
+        chunk = _members_at(members, rows)
+        records = _init_records(chunk)
         if self._train is None:
             self._train = _given(self._setting, chunk)
         given = (chunk, records, self._train, validation, trainer.constants, np.int32(0))
