@@ -14,6 +14,7 @@ from jax import lax
 
 from lth_jax import keys, text, trees
 from lth_jax.population.losses import PerExample
+from lth_jax.pruning.events import guarded
 from lth_jax.pruning.masks import apply_mask
 from lth_jax.pruning.methods import Inputs, Method
 from lth_jax.pruning.transforms import masked
@@ -269,16 +270,15 @@ def train_step(trainer: Trainer, member: Member, batch: Batch, step: Any) -> tup
     hyper = {**member.hyper, "learning_rate": member.hyper["learning_rate"] * factor}
     # The state of a method holds its own mask and step.
     given = {"mask": member.mask, "step": step} if trainer.method is None else {}
+
+    def updated(before: Any, member: Member, hyper: Any, grads: Any, state: Any, given: Any) -> Any:
+        params, _, opt_state = before
+        optimizer = optimizer_of(trainer, member, hyper)
+        updates, opt_state = optimizer.update(grads, opt_state, params, **given)
+        return optax.apply_updates(params, updates), state, opt_state
+
     before = (member.params, member.state, member.opt_state)
-
-    def updated() -> tuple[Params, Any, Any]:
-        updates, opt_state = optimizer_of(trainer, member, hyper).update(
-            grads, member.opt_state, member.params, **given
-        )
-        return optax.apply_updates(member.params, updates), state, opt_state
-
-    # With a select, XLA:CPU (jaxlib 0.10.2) computes moments twice, for itself and for the update.
-    params, state, opt_state = lax.cond(alive, updated, lambda: before)
+    params, state, opt_state = guarded(alive, updated, before, member, hyper, grads, state, given)
     member = member._replace(params=params, state=state, opt_state=opt_state, alive=alive)
     return member, {"train_loss": loss}
 
