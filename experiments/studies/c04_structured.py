@@ -168,7 +168,7 @@ def train(runner: StudyRunner, config: ConfigDict) -> dict[str, Tuned]:
 
 
 def _parts(config: ConfigDict) -> dict[str, ConfigDict]:
-    config = common.tests_only(config)
+    config = common.without_training_metrics(config)
     return {UNITS: config, CHANNELS: config.channels, HEADS: config.heads}
 
 

@@ -112,7 +112,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Tickets of queries and keys, and dense networks after several numbers of steps."""
-    config = common.tests_only(config)
+    config = common.without_training_metrics(config)
     study, name, steps = config.study, PROTOCOL.claim, config.experiment.train.steps
     found = runner.ladders(name, {"plain": config})
     last = {arm: _last(runner, config, arm) for arm in (DENSE, TICKET, "shuffle")}

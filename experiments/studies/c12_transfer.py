@@ -138,7 +138,7 @@ def _on_cifar(experiment: ConfigDict) -> None:
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Both pairs of networks with transferred masks, layer by layer and together."""
-    config = common.tests_only(config)
+    config = common.without_training_metrics(config)
     pairs = {MLP: ("experiment", "plain"), CONV: ("conv", "conv_plain")}
     found = {pair: _pair(runner, pair, config, *names) for pair, names in pairs.items()}
     minus = {

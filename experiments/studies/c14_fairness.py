@@ -112,7 +112,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Ladders on every data set, and the accuracies of both groups."""
-    config = common.tests_only(config)
+    config = common.without_training_metrics(config)
     study, name = config.study, PROTOCOL.claim
     primaries, secondary, rows = list[Primary](), list[Primary](), list[Row]()
     notes, gates, steps = [], [], 0

@@ -34,7 +34,7 @@ def vary(config: ConfigDict, **changes: Any) -> ConfigDict:
     return varied
 
 
-def tests_only(config: ConfigDict) -> ConfigDict:
+def without_training_metrics(config: ConfigDict) -> ConfigDict:
     """A copy for studies without training metrics, which evaluates one batch of training data.
 
     No protocol has it, since results on other data stay the same.

@@ -100,7 +100,7 @@ def get_config(size: str = "laptop") -> ConfigDict:
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Random tickets of each density and width; the odds of IMP's, of controls and criteria."""
-    config = common.tests_only(config)
+    config = common.without_training_metrics(config)
     study, name, levels = config.study, PROTOCOL.claim, config.experiment.control_levels
     cells = {width: cell_of(config, width) for width in study.widths}
     found = runner.ladders(name, {name: config, **{str(w): cell for w, cell in cells.items()}})

@@ -89,7 +89,7 @@ def cell_of(config: ConfigDict, width: int) -> ConfigDict:
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """A ladder of each width down to the same number of weights, and random tickets."""
-    config = common.tests_only(config)
+    config = common.without_training_metrics(config)
     study, name = config.study, PROTOCOL.claim
     cells = {width: cell_of(config, width) for width in study.widths}
     small = dense_only(config, model__options__features=(study.base, 10))

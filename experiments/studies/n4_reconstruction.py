@@ -138,7 +138,7 @@ def targets_of(study: ConfigDict) -> dict[str, dict[str, Any]]:
 
 def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
     """Pruned networks at once and trained on, tickets, small and longer trained dense networks."""
-    config = common.tests_only(config)
+    config = common.without_training_metrics(config)
     study, name, targets = config.study, PROTOCOL.claim, targets_of(config.study)
     steps, layers = config.experiment.train.steps, config.experiment.prune.levels
     longer, dense = steps + study.further, dense_only(config)

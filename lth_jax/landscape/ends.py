@@ -40,6 +40,9 @@ BESIDE = 0.03
 LOCK = 0.5
 """Fraction of the tolerance for locking Ritz vectors: later starts add their residuals."""
 
+LOOK_BACK = 32
+"""The most steps that are given up where the last ones added a copy that has not converged."""
+
 MISS = 1e-4
 """Upper bound of the probability that a count misses an eigenvalue."""
 
@@ -245,7 +248,8 @@ def _search(run, operator, start, key, steps, locked, wanted, tolerance, pilot=N
     known = _merge(krylov.found, locked, wanted, tolerance)
     if max(wanted) == 1 or known.worst <= tolerance:
         return known, krylov
-    for fewer in range(krylov.found.steps - 1, lanczos.CHECK, -1):
+    last = krylov.found.steps
+    for fewer in range(last - 1, max(last - LOOK_BACK, lanczos.CHECK), -1):
         part = krylov.found.first(fewer)
         if not left(part):
             return _merge(part, locked, wanted, tolerance), krylov._replace(found=part)

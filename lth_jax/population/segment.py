@@ -133,8 +133,8 @@ class Trainer(NamedTuple):
         the step.
       eval_every: the evaluation interval in steps, which is the longest segment.
       eval_batch_size: evaluation runs over at most this many examples at once.
-      train_eval_examples: if above 0, results on training data are those of the first this many
-        examples; if 0, of all.
+      train_eval_examples: if above 0, results on training data are those of the first examples, at
+        most this many; if 0, of all.
       transform_batch: `(key, data, rows, member, constants) -> batch`: makes a training batch from
         rows of a data set; see `augment`. `take` selects the rows, from resident data or a `Block`.
       objective: the loss minimised on transformed batches; `loss` by default. Criteria and

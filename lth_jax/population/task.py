@@ -53,7 +53,8 @@ class Task:
       eval_every: steps between evaluations on the validation data; a twentieth of `steps` by
         default.
       eval_batch_size: evaluation runs over at most this many examples at once.
-      train_eval_examples: training examples for `train_*_final`; 0: all.
+      train_eval_examples: `train_*_final` are evaluated on the first training examples, at most
+        this many; 0: on all.
       shuffle: whether each epoch has a new random order; else the order of the data.
       transform_batch: see `Trainer`.
       objective: see `Trainer`.

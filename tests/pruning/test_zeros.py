@@ -34,6 +34,8 @@ ONES = jnp.ones(3)
         (lambda a, b: jax.jit(lambda x: jnp.sqrt(jnp.abs(-x)))(a), "places"),
         (lambda a, b: jnp.zeros(3), EVERYWHERE),
         (lambda a, b: jax.lax.fori_loop(0, 3, lambda i, x: x + 1.0, a), None),
+        (lambda a, b: jax.lax.scan(lambda c, _: (c[::-1], None), (a, b), length=2)[0][1], None),
+        (lambda a, b: jax.nn.relu(a) + jax.jit(jax.jit(jnp.negative))(a), "places"),
     ],
 )
 def test_zeros_are_followed_through_sums_and_products_with_numbers(function, expected):

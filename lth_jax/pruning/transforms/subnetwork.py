@@ -17,11 +17,7 @@ from lth_jax import text, trees
 from lth_jax.pruning.checks import check_mask, same_structure
 from lth_jax.pruning.events import when
 from lth_jax.pruning.masks import apply_mask
-from lth_jax.pruning.transforms.slots import (
-    mask_slots,
-    slots_after_update,
-    slots_to_update,
-)
+from lth_jax.pruning.transforms.slots import mask_slots, slots_after_update, slots_to_update
 from lth_jax.types import Key, Mask, Params
 
 Transform: TypeAlias = optax.GradientTransformationExtraArgs

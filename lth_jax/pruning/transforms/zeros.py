@@ -14,14 +14,15 @@ Label = Hashable | None
 
 _UNARY = {"abs", "convert_element_type", "copy", "neg", "sign", "sqrt", "square"}
 _SUMS = {"add", "add_any", "max", "min", "sub"}
-_CALLS = {"call_jaxpr", "jaxpr"}
+_CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr"}
+"""Primitives that run a program once, and the parameter that holds it; a scan runs it often."""
 
 
 def zeros_after(jaxpr: Jaxpr, labels: Sequence[Label]) -> list[Label]:
     """The places at which each result is 0, from those of each input.
 
-    Follows sums, and products and quotients with one number for all places, which are taken to be
-    finite. All other operations have the label None.
+    Follows sums, and products and quotients with one number for all places. Such a number is taken
+    to be finite, and a divisor not to be 0. Results of all other operations have the label None.
 
     >>> import jax, jax.numpy as jnp
     >>> moment = lambda g, m: (0.1 * g**2 + 0.9 * m, g + 1.0)
@@ -43,12 +44,9 @@ def zeros_after(jaxpr: Jaxpr, labels: Sequence[Label]) -> list[Label]:
     for equation in jaxpr.eqns:
         inputs, name = equation.invars, equation.primitive.name
         given = [label_of(v) for v in inputs]
-        inner = next((equation.params[key] for key in _CALLS if key in equation.params), None)
         found: list[Label] = [None] * len(equation.outvars)
-        if inner is not None:
-            inner = getattr(inner, "jaxpr", inner)
-            if len(inner.invars) == len(given):
-                found = zeros_after(inner, given)
+        if name in _CALLS:
+            found = zeros_after(equation.params[_CALLS[name]].jaxpr, given)
         elif name in _UNARY or (name == "integer_pow" and equation.params["y"] > 0):
             found = given
         elif name in _SUMS:
