@@ -11,7 +11,7 @@ import jax
 from lth_jax import trees
 from lth_jax.extras import needed_by
 from lth_jax.population import Member, Plan, compile_segment
-from lth_jax.population.segment import Trainer, init_record, train_step, training_batch
+from lth_jax.population.segment import Trainer, init_records, train_step, training_batch
 from lth_jax.types import Batch
 
 TOPOLOGIES = {"v5e:2x2": 4, "v5e:4x4": 16, "v5e:16x16": 256}
@@ -48,7 +48,7 @@ def compiled(
       chips: from `devices`, or of this machine.
     """
     members = population.alive.shape[0]
-    records = jax.eval_shape(jax.vmap(init_record), population)
+    records = jax.eval_shape(init_records, population)
     validation = jax.eval_shape(lambda data: trees.index(data, slice(64)), data)
     step = jax.ShapeDtypeStruct((), "int32")
     shapes = (population, records, data, validation, trainer.constants, step, step)

@@ -19,7 +19,7 @@ from lth_jax.population.segment import (
     Trainer,
     evaluate,
     evaluated_member,
-    init_record,
+    init_records,
     own_share,
     training_sample,
 )
@@ -209,7 +209,7 @@ def train_node(
     timer = SaveTimer(save_seconds, partial.team)
     densities = _densities(assignment, members, prunable)
     journal = _Journal(assignment, partial, timer, eval_every, densities)
-    records = _init_records(members)
+    records = init_records(members)
     start, members, records = journal.resume(members, records)
 
     ends = [end for end in journal.ends if end > start]
@@ -373,9 +373,6 @@ def _densities(assignment: Assignment, members: Member, prunable: Prunable) -> l
     each = jax.vmap(lambda mask: masks.density(mask, prunable))(members.mask)
     found: list[float] = np.asarray(each, float)[: len(assignment.specs)].tolist()
     return found
-
-
-_init_records = jax.jit(jax.vmap(init_record))
 
 
 def _first(n: int, tree: Any) -> Any:

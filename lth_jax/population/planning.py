@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lth_jax import trees
 from lth_jax.population import clocks
 from lth_jax.population.placement import DRIVERS, Plan, check_plan, free_bytes, narrowed, read_plan
-from lth_jax.population.segment import Block, Member, Trainer, init_record
+from lth_jax.population.segment import Block, Member, Trainer, init_records
 from lth_jax.population.streaming import OnHost, compile_serving
 from lth_jax.population.train_chunks import Segment, compile_segment
 from lth_jax.store import ALONE, StoreError, Team, content_key, records
@@ -265,7 +265,7 @@ def _program(setting: Setting) -> str:
     one = trees.index(members, slice(1))
     given = _given(setting, one)
     one = jax.eval_shape(lambda tree: tree, one)
-    records, step = jax.eval_shape(jax.vmap(init_record), one), jax.ShapeDtypeStruct((), "int32")
+    records, step = jax.eval_shape(init_records, one), jax.ShapeDtypeStruct((), "int32")
     segment: Any = compile_segment(trainer, Plan(1))
     text = segment.lower(one, records, given, validation, trainer.constants, step, step).as_text()
     return hashlib.sha256(text.encode()).hexdigest()
@@ -404,7 +404,7 @@ def _given(setting: Setting, chunk: Member) -> Batch | Block:
     return given
 
 
-_members_at, _init_records = jax.jit(trees.index), jax.jit(jax.vmap(init_record))
+_members_at = jax.jit(trees.index)
 
 
 class _Probe:
@@ -419,7 +419,7 @@ class _Probe:
         trainer, members, _, validation = self._setting
         rows = np.arange(self._plan.chunk) % members.alive.shape[0]
         chunk = _members_at(members, rows)
-        records = _init_records(chunk)
+        records = init_records(chunk)
         if self._train is None:
             self._train = _given(self._setting, chunk)
         given = (chunk, records, self._train, validation, trainer.constants, np.int32(0))

@@ -236,6 +236,9 @@ def init_record(member: Member) -> Record:
     )
 
 
+init_records = jax.jit(jax.vmap(init_record))
+
+
 def train_step(trainer: Trainer, member: Member, batch: Batch, step: Any) -> tuple[Member, Info]:
     """One optimizer step on one batch; a member whose loss is not finite no longer changes.
 

@@ -21,7 +21,7 @@ from lth_jax.population.segment import (
     Trainer,
     batch_rows,
     close_segment,
-    init_record,
+    init_records,
     train_segment,
     train_step,
     training_batch,
@@ -219,7 +219,7 @@ def train_population(
             if on_segment is not None:
                 on_segment(step, m, r, info)
 
-        records = jax.vmap(init_record)(chunk)
+        records = init_records(chunk)
         chunk_args = (segment, chunk, records, train, validation, trainer.constants)
         blocks = serve(chunk, train, [start, *ends][:-1])
         trained = train_chunk(*chunk_args, start=start, ends=ends, on_segment=keep, blocks=blocks)

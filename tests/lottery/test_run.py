@@ -58,6 +58,21 @@ def result(folder):
     return run(folder)
 
 
+def test_results_on_training_data_may_be_those_of_the_first_examples(result):
+    def values(found):
+        return {tuple(row[k] for k in ("arm", "level", "replicate", "metric")): row["value"]
+                for row in found.seeds()}  # fmt: skip
+
+    own = task(train_eval_examples=8)
+    few, whole = run(own=own, levels=1), values(result)
+    one, x, y = few.ticket(1), *(leaf[:8] for leaf in own.data.train)
+    right = np.argmax(Net().apply({"params": one.trained}, x), axis=-1) == y
+    found = values(few)
+    assert found["ticket", 1, 0, "train_accuracy_final"] == right.mean()
+    for at, value in found.items():
+        assert value == whole[at] or at[-1].startswith("train_"), at
+
+
 def test_a_table_has_means_and_intervals(result):
     rows = result.table("test_accuracy")
     arms = [(row["arm"], row["level"]) for row in rows]
