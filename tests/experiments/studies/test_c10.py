@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.studies import c10_attention as study
+from experiments.studies.common import without_training_metrics
 from tests.experiments.studies.study_runs import runner_in
 
 
@@ -19,7 +20,7 @@ def test_passages_occur_twice_and_targets_are_the_next_symbols():
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
-    config = study.get_config("laptop")
+    config = without_training_metrics(study.get_config("laptop"))
     config.experiment.replicates = 2
     config.experiment.model.options.update(width=8, hidden=8)
     config.experiment.data.options.update(limit=4000, length=4)

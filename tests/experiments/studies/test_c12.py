@@ -5,6 +5,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from experiments.studies import c12_transfer as c12
+from experiments.studies.common import without_training_metrics
 from tests.experiments.studies.study_runs import runner_in, tiny
 
 
@@ -46,7 +47,8 @@ def test_the_evidence_is_whole(tmp_path):
     config.study.rates = (1e-2,)
     with runner_in(tmp_path) as runner:
         evidence = c12.gather(runner, config)
-        cells = [ConfigDict({"experiment": config[name]}) for name in ("experiment", "plain")]
+        trained = without_training_metrics(config)
+        cells = [ConfigDict({"experiment": trained[name]}) for name in ("experiment", "plain")]
         here, there = (runner.origins("C12-MLP", cell) for cell in cells)
     for a, b in zip(here, there, strict=True):  # the same initial values: they differ in the skip
         for leaf in a.params:

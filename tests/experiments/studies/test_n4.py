@@ -6,6 +6,7 @@ import pytest
 
 from experiments import networks
 from experiments.studies import n4_reconstruction as n4
+from experiments.studies.common import without_training_metrics
 from lth_jax import trees
 from lth_jax.analysis.one_shot import mean_test_losses, one_shot, one_shot_by_loss
 from tests.experiments.studies.study_runs import runner_in
@@ -59,7 +60,7 @@ def test_values_are_in_percent_of_what_training_gained():
 
 @pytest.mark.slow
 def test_the_evidence_is_whole(tmp_path):
-    config = n4.get_config("laptop")
+    config = without_training_metrics(n4.get_config("laptop"))
     config.experiment.replicates = 2
     config.experiment.model.options.update(width=8, hidden=8)
     config.experiment.data.options.update(limit=4000, window=8)
