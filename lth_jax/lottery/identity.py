@@ -151,7 +151,8 @@ def training_program(
         return member, init_record(member)
 
     def segment(constants: Any, *args: Any) -> Any:
-        return train_segment(trainer._replace(constants=constants), *args)
+        own = trainer._replace(constants=constants)
+        return train_segment(own, *args, jax.vmap)
 
     def results(*args: Any) -> Any:
         return measure(trainer, *args)
@@ -162,14 +163,13 @@ def training_program(
     begins = jax.vmap(begin, in_axes=(0, 0, None)), (_keys(root), scalars, example.x)
     member, record = jax.eval_shape(begins[0], *begins[1])
     step = jax.ShapeDtypeStruct((), "int32")
-    trains = jax.vmap(segment, in_axes=(None, 0, 0, None, None, None, None))
     constants = jax.eval_shape(lambda: trainer.constants)
     trained = (constants, member, record, shapes.train, shapes.validation, step, step)
     measures = jax.vmap(results, in_axes=(0, 0, None)), (member, record, shapes)
     return content_key(
         {
             "begin": fingerprint(begins[0], *begins[1]),
-            "train": fingerprint(trains, *trained),
+            "train": fingerprint(segment, *trained),
             "measure": fingerprint(measures[0], *measures[1]),
         }
     )

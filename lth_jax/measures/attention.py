@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from lth_jax import trees
 from lth_jax.types import Batch, Params
@@ -48,7 +48,7 @@ def attention_entropy(
     keys = seen.sum(-1)
     choice = keys > 1
     fraction = np.divide(
-        special.entr(p).sum(-1), np.log(keys), out=np.zeros(keys.shape), where=choice
+        scipy.special.entr(p).sum(-1), np.log(keys), out=np.zeros(keys.shape), where=choice
     )
     others = tuple(axis for axis in range(fraction.ndim) if axis != fraction.ndim - 2)
     counted = choice.sum(others)
@@ -85,7 +85,9 @@ def random_entropies(
     whole = scores(*kernels)
     least = np.sort(whole, axis=1)[:, -top_k][:, None]
     tables = (whole, np.where(whole >= least, whole, -np.inf), scores(*pruned))
-    return [float(special.entr(special.softmax(s, axis=1)).sum(1).mean()) for s in tables]
+    return [
+        float(scipy.special.entr(scipy.special.softmax(s, axis=1)).sum(1).mean()) for s in tables
+    ]
 
 
 def head_importance(

@@ -6,8 +6,8 @@ All functions take logits `(n, classes)`; for probabilities p, as of an ensemble
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special
 
 
 class Reliability(NamedTuple):
@@ -114,7 +114,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
         return negative_log_likelihood(log_p / np.exp(log_t), y)
 
     ends = np.log([0.01, 100.0])
-    return float(np.exp(optimize.minimize_scalar(loss, bounds=ends, method="bounded").x))
+    return float(np.exp(scipy.optimize.minimize_scalar(loss, bounds=ends, method="bounded").x))
 
 
 def _log_probabilities(logits: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray]:
@@ -126,4 +126,4 @@ def _log_probabilities(logits: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np
         )
     if not np.issubdtype(y.dtype, np.integer) or y.min() < 0 or y.max() >= z.shape[1]:
         raise ValueError(f"`labels` must be integers from 0 to {z.shape[1] - 1}.")
-    return special.log_softmax(z, axis=1), y
+    return scipy.special.log_softmax(z, axis=1), y

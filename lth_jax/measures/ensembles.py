@@ -4,8 +4,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from lth_jax.measures import calibration
 
@@ -46,7 +46,7 @@ def mixture(logits: ArrayLike) -> Floats:
     [[-0.2877, -1.3863]]
     """
     log_p = _log_probabilities(logits)
-    return special.logsumexp(log_p, axis=0) - np.log(len(log_p))
+    return scipy.special.logsumexp(log_p, axis=0) - np.log(len(log_p))
 
 
 def brier_ambiguity(logits: ArrayLike, labels: ArrayLike) -> Ambiguity:
@@ -106,7 +106,7 @@ def _log_probabilities(logits: ArrayLike) -> Floats:
     z = np.asarray(logits, np.float64)
     if z.ndim != 3 or not len(z):
         raise ValueError(f"`logits` must have shape (members, n, classes), got {z.shape}.")
-    return np.asarray(special.log_softmax(z, axis=-1))
+    return np.asarray(scipy.special.log_softmax(z, axis=-1))
 
 
 def _labels(labels: ArrayLike, log_p: Floats) -> NDArray[np.int64]:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 
 def confusion(predictions: ArrayLike, labels: ArrayLike, *, classes: int) -> NDArray[np.int64]:
@@ -100,7 +100,7 @@ def log_odds(share: ArrayLike) -> NDArray[np.float64]:
     >>> log_odds([0.5, 0.75]).round(4).tolist()
     [0.0, 1.0986]
     """
-    return np.asarray(special.logit(np.asarray(share, np.float64)))
+    return np.asarray(scipy.special.logit(np.asarray(share, np.float64)))
 
 
 class GroupAccuracy(NamedTuple):

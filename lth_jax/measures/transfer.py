@@ -1,8 +1,8 @@
 """Transfer of masks between networks: retained fraction of their gain."""
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import special
 
 from lth_jax.measures.intervals import Interval
 
@@ -43,7 +43,7 @@ def fieller(
     if n < 2:
         return Interval(_ratio(*pairs[:, 0]) if n else np.nan, np.nan, np.nan, n, missing)
     mean, spread = pairs.mean(axis=1), np.cov(pairs) / n
-    t = float(special.stdtrit(n - 1, (1 + confidence) / 2))
+    t = float(scipy.special.stdtrit(n - 1, (1 + confidence) / 2))
     square, cross, constant = (
         mean[i] * mean[j] - t**2 * spread[i, j] for i, j in ((1, 1), (0, 1), (0, 0))
     )

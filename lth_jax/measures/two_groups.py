@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 Floats = NDArray[np.float64]
 """An array of float64."""
@@ -42,7 +42,7 @@ def group_errors(weights: ArrayLike, means: ArrayLike) -> Errors:
     Errors(majority=0.15865525393145707, minority=0.5)
     """
     w = np.asarray(weights, np.float64)
-    found = special.ndtr(-(np.asarray(means, np.float64) @ w) / np.linalg.norm(w))
+    found = scipy.special.ndtr(-(np.asarray(means, np.float64) @ w) / np.linalg.norm(w))
     return Errors(float(found[0]), float(found[1]))
 
 

@@ -53,6 +53,15 @@ class Plan(NamedTuple):
         """
         return self.chunk // self.devices
 
+    @property
+    def width(self) -> int:
+        """The members that are vectorised together.
+
+        >>> Plan(12, devices=4).width, Plan(12, vmapped=1).width
+        (3, 1)
+        """
+        return self.vmapped or self.share
+
 
 def read_plan(record: Mapping[str, Any]) -> Plan:
     """The plan in a record, which may have further fields.
@@ -177,8 +186,17 @@ def map_members(f: Callable[..., Any], plan: Plan, batched: Sequence[bool]) -> C
     >>> double(jax.numpy.arange(4)).tolist()
     [0, 2, 4, 6]
     """
-    vmapped = plan.vmapped or plan.share
-    one_device = _in_turn(over_members(f, vmapped, batched), plan.share // vmapped, batched)
+    return map_groups(over_members(f, plan.width, batched), plan, batched)
+
+
+def map_groups(f: Callable[..., Any], plan: Plan, batched: Sequence[bool]) -> Callable[..., Any]:
+    """Maps a function of `plan.width` members over a whole chunk; arguments as of `map_members`.
+
+    >>> total = map_groups(lambda x: x + x.sum(), Plan(4, vmapped=2), [True])
+    >>> total(jax.numpy.arange(4)).tolist()
+    [1, 2, 7, 8]
+    """
+    one_device = _in_turn(f, plan.share // plan.width, batched)
     return _over_devices(one_device, plan.devices, batched)
 
 

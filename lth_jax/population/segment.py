@@ -1,6 +1,6 @@
 """Training of one member: a step, a segment of steps with validation, and evaluation.
 
-All functions take a single member; `placement.map_members` vectorises them. A step returns `(state,
+Functions take a single member; `placement.map_members` vectorises them. A step returns `(state,
 info)`: the state is carried, the info is logged.
 """
 
@@ -358,6 +358,11 @@ def record_divergence(record: Record, losses: jax.Array, step: Any) -> Record:
     return record._replace(diverged_at=jnp.where(fresh, first, record.diverged_at))
 
 
+def one_member(f: Callable[..., Any]) -> Callable[..., Any]:
+    """The function itself, for arguments without a member axis; in place of `jax.vmap`."""
+    return f
+
+
 def train_segment(
     trainer: Trainer,
     member: Member,
@@ -366,37 +371,51 @@ def train_segment(
     validation: Batch,
     step: Any,
     n: Any,
+    vectorize: Callable[[Callable[..., Any]], Callable[..., Any]] = one_member,
 ) -> tuple[Member, Record, Info]:
-    """Trains one member for `n` steps from `step` and validates it once.
+    """Trains one member, or a population, for `n` steps from `step` and validates it once.
 
     One loop in one program; pruning, checkpoints and logging happen between segments. `step` and
-    `n` are shared by all members, so they must not be batched. Both may be traced, so that one
-    program serves segments of any length.
+    `n` are shared by all members. Both may be traced, so that one program serves segments of any
+    length.
 
     Args:
       trainer: the static part.
-      member: one member, no member axis.
+      member: one member, or members with the member axis first.
       record: its record.
       train: training data, or a block with the examples of the segment.
       validation: validation data.
       step: the current step of the member, int32.
       n: steps to train, int32, 1 … `trainer.eval_every`.
+      vectorize: `jax.vmap` for members with a member axis. It is applied to the body of the loop,
+        which is then traced once; `jax.vmap` of the whole segment would trace it four times.
 
     Returns:
       `(member, record, info)`; info holds the segment's mean `train_loss` and the validation
       metrics after its last step.
     """
-    rows = batch_rows(trainer, member, step)
+
+    def first_rows(member: Member) -> jax.Array:
+        return batch_rows(trainer, member, step)
+
+    def end(member: Member, record: Record, losses: jax.Array) -> tuple[Member, Record, Info]:
+        return close_segment(trainer, member, record, losses, train, validation, step, n)
+
+    rows = vectorize(first_rows)(member)
 
     def body(i: Any, carry: tuple[Member, jax.Array]) -> tuple[Member, jax.Array]:
-        member, losses = carry
-        batch = training_batch(trainer, member, train, rows[i], step + i)
-        member, info = train_step(trainer, member, batch, step + i)
-        return member, losses.at[i].set(info["train_loss"])
+        def one(member: Member, losses: jax.Array, rows: jax.Array) -> tuple[Member, jax.Array]:
+            batch = training_batch(trainer, member, train, rows[i], step + i)
+            member, info = train_step(trainer, member, batch, step + i)
+            return member, losses.at[i].set(info["train_loss"])
 
-    losses = jnp.zeros(trainer.eval_every, jnp.float32)
+        trained: tuple[Member, jax.Array] = vectorize(one)(*carry, rows)
+        return trained
+
+    losses = jnp.zeros(rows.shape[:-1], jnp.float32)
     member, losses = lax.fori_loop(jnp.int32(0), n, body, (member, losses))
-    return close_segment(trainer, member, record, losses, train, validation, step, n)
+    closed: tuple[Member, Record, Info] = vectorize(end)(member, record, losses)
+    return closed
 
 
 def training_batch(

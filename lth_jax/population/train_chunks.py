@@ -12,7 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lth_jax.population.placement import Placed, Plan, check_plan, map_members
+from lth_jax.population.placement import (
+    Placed,
+    Plan,
+    check_plan,
+    map_groups,
+    map_members,
+    over_members,
+)
 from lth_jax.population.segment import (
     Block,
     Constants,
@@ -22,6 +29,7 @@ from lth_jax.population.segment import (
     batch_rows,
     close_segment,
     init_records,
+    one_member,
     train_segment,
     train_step,
     training_batch,
@@ -56,14 +64,18 @@ def compile_segment(trainer: Trainer, plan: Plan) -> Segment:
 
 def _scan_segment(trainer: Trainer, plan: Plan) -> Segment:
     """The segment as one program."""
+    alone = plan.width == 1
 
     def segment(
         member: Member, record: Record, train: Any, validation: Batch, constants: Any, *steps: Any
     ) -> Any:
         own = trainer._replace(constants=constants)
-        return train_segment(own, member, record, train, validation, *steps)
+        vectorize = one_member if alone else jax.vmap
+        return train_segment(own, member, record, train, validation, *steps, vectorize)
 
-    whole = map_members(segment, plan, (True, True) + (False,) * 5)
+    batched = (True, True) + (False,) * 5
+    group = over_members(segment, 1, batched) if alone else segment
+    whole = map_groups(group, plan, batched)
     return jax.jit(whole, donate_argnums=(0, 1))
 
 
