@@ -68,6 +68,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: (item.path.name not in LONG, -sizes[item.path]))
 
 
+def pytest_collection_finish(session):
+    """Collects garbage less often, and not among the thousands of tests and what they import."""
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 10)
+
+
 MAPPINGS = Path("/proc/self/maps")
 MAX_MAPPINGS = 16_000
 """Linux allows a process 65,530 mappings of memory by default."""

@@ -20,6 +20,7 @@ from lth_jax.report import (
 )
 from lth_jax.report.arms import looks
 from lth_jax.report.levels import RunRecord, read_run
+from lth_jax.report.plotting import style
 from lth_jax.report.rendering import Omitted, Picture, files_of, pictures, render, texts
 from lth_jax.store.files import write as write_file
 from lth_jax.store.listing import RunInfo
@@ -49,6 +50,7 @@ class Section(NamedTuple):
     omitted: list[Omitted]
 
 
+@style()
 def write_report(store: Store, run: Run | RunInfo) -> Path:
     """Draws a run's report from the store alone, finished or not.
 

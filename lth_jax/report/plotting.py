@@ -64,7 +64,12 @@ def style() -> Iterator[None]:
     ...     mpl.rcParams["savefig.dpi"]
     200.0
     """
-    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):
+    if mpl.rcParams["svg.hashsalt"] == STYLE["svg.hashsalt"]:  # set already; it takes 20 ms
+        yield
+        return
+    settings = {**mpl.rcParamsDefault, **STYLE}
+    del settings["backend"]  # to set it imports pyplot, which takes half a second
+    with mpl.rc_context(settings):
         yield
 
 
