@@ -1,4 +1,4 @@
-"""The documentation site builds without warnings; public names have docstrings; examples run."""
+"""The site builds without warnings; public names have docstrings; examples and tutorials run."""
 
 import importlib.util
 import inspect
@@ -72,18 +72,47 @@ def test_docstrings_become_rst():
     assert to_rst(["|γ| of `A`s"]) == [r"\|γ\| of `A`\ s"]
 
 
-@pytest.mark.slow
-def test_the_site_builds_without_warnings(tmp_path):
-    """Tutorials run anew, because their outputs are kept in `docs/_build` only."""
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        pytest.param(False, marks=pytest.mark.slow),
+        pytest.param(True, marks=pytest.mark.exhaustive),  # in a kernel for each tutorial
+    ],
+)
+def test_the_site_builds_without_warnings(tmp_path, outputs):
     for package in ("sphinx", "myst_nb", "furo"):
         pytest.importorskip(package, reason=f"{package}, of the extra `docs`, is not installed.")
+    settings = {"nb_execution_cache_path": tmp_path / "jc"}
+    if not outputs:
+        settings = {"nb_execution_mode": "off", "suppress_warnings": "myst-nb.lexer"}
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
-    options = ["-d", str(tmp_path / "doctrees"), "-D", f"nb_execution_cache_path={tmp_path / 'jc'}"]
+    command += ["-d", str(tmp_path / "doctrees")]
+    for name, value in settings.items():
+        command += ["-D", f"{name}={value}"]
     done = subprocess.run(
-        [*command, *options, str(DOCS), str(tmp_path / "html")], capture_output=True, text=True
+        [*command, str(DOCS), str(tmp_path / "html")], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-5000:]
     assert (tmp_path / "html" / "tutorials" / "sweep.html").exists()
+
+
+CELL = re.compile(r"^```{code-cell}\n(?::tags:.*\n\n)?(.*?)^```", re.DOTALL | re.MULTILINE)
+TUTORIALS = sorted(page for page in DOCS.glob("tutorials/*.md") if CELL.search(page.read_text()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_a_tutorial_runs(page, tmp_path, monkeypatch):
+    shells = pytest.importorskip("IPython.core.interactiveshell", reason="IPython is missing.")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.syspath_prepend(ROOT)
+    shell = shells.InteractiveShell()
+    for code in CELL.findall(page.read_text()):
+        ran = shell.run_cell(code)
+        ran.raise_error()
+        shown, _ = shell.display_formatter.format(ran.result)
+        assert ran.result is None or shown["text/plain"]
 
 
 def test_every_example_is_tried():

@@ -150,9 +150,10 @@ def training_program(
             member = member._replace(opt_state=state)
         return member, init_record(member)
 
+    trains = functools.partial(train_segment, vectorize=jax.vmap)
+
     def segment(constants: Any, *args: Any) -> Any:
-        own = trainer._replace(constants=constants)
-        return train_segment(own, *args, jax.vmap)
+        return trains(trainer._replace(constants=constants), *args)
 
     def results(*args: Any) -> Any:
         return measure(trainer, *args)

@@ -4,6 +4,7 @@ A member's bits depend on the plan (number of vectorised members, devices), so a
 once, recorded, and used for every level. The last chunk is padded to the width.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -65,13 +66,13 @@ def compile_segment(trainer: Trainer, plan: Plan) -> Segment:
 def _scan_segment(trainer: Trainer, plan: Plan) -> Segment:
     """The segment as one program."""
     alone = plan.width == 1
+    trains = functools.partial(train_segment, vectorize=one_member if alone else jax.vmap)
 
     def segment(
         member: Member, record: Record, train: Any, validation: Batch, constants: Any, *steps: Any
     ) -> Any:
         own = trainer._replace(constants=constants)
-        vectorize = one_member if alone else jax.vmap
-        return train_segment(own, member, record, train, validation, *steps, vectorize)
+        return trains(own, member, record, train, validation, *steps)
 
     batched = (True, True) + (False,) * 5
     group = over_members(segment, 1, batched) if alone else segment

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from pyarrow import csv
 
+from tests.thinning import sampled
+
 ROOT = Path(__file__).resolve().parents[2]
 SEGMENTS = 3 * (1 + 2 + 2)  # of three levels, of which the dense networks fill one chunk
 DEVICES = 4
-
-pytestmark = pytest.mark.slow
 
 
 def start(workdir, data, *more, devices, program="run", config="tiny", env=None):
@@ -107,6 +107,7 @@ def alone(tmp_path_factory):
     return data, workdir
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(tmp_path, alone):
     data, reference = alone
     (first, _), (second, _) = map(finish, start_job(tmp_path, data))
@@ -118,6 +119,7 @@ def test_two_processes_train_what_one_does(tmp_path, alone):
     assert json.loads((folder_of(tmp_path) / "status.json").read_text())["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_where_one_of_two_was_killed(tmp_path, alone):
     data, reference = alone
     first, second = start_job(tmp_path, data, "--config.machine.data_placement=host")
@@ -134,7 +136,7 @@ def test_one_process_goes_on_where_one_of_two_was_killed(tmp_path, alone):
     assert table(tmp_path) == pytest.approx(table(reference), abs=1e-5, nan_ok=True)
 
 
-@pytest.mark.parametrize("begin", [start_job, start_slurm_job])
+@pytest.mark.parametrize("begin", sampled([start_slurm_job, start_job], 2))
 def test_the_loss_of_process_0_is_a_sentence_and_an_interrupted_run(tmp_path, alone, begin):
     data, reference = alone
     first, second = begin(tmp_path, data)
@@ -151,7 +153,7 @@ def test_the_loss_of_process_0_is_a_sentence_and_an_interrupted_run(tmp_path, al
     assert table(tmp_path) == pytest.approx(table(reference), abs=1e-5, nan_ok=True)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", sampled([0, 1], 2))
 def test_a_signal_to_one_process_stops_both_in_order(tmp_path, alone, victim):
     data, _ = alone
     job = start_job(tmp_path, data, "--config.machine.save_seconds=1000.0")
@@ -166,6 +168,7 @@ def test_a_signal_to_one_process_stops_both_in_order(tmp_path, alone, victim):
     assert segments(tmp_path) == SEGMENTS and done < SEGMENTS  # nothing was trained twice
 
 
+@pytest.mark.slow
 def test_a_sweep_by_two_processes(tmp_path, alone):
     data, _ = alone
     (first, _), _ = map(finish, start_job(tmp_path, data, program="sweep", config="swept"))
@@ -174,7 +177,7 @@ def test_a_sweep_by_two_processes(tmp_path, alone):
     assert states == ["finished"] * 2
 
 
-@pytest.mark.parametrize("program", ["run", "sweep"])
+@pytest.mark.parametrize("program", sampled(["sweep", "run"], 2))
 def test_processes_with_different_configs_train_nothing(tmp_path, alone, program):
     data, _ = alone
     config = {"run": "tiny", "sweep": "swept"}[program]
@@ -187,6 +190,7 @@ def test_processes_with_different_configs_train_nothing(tmp_path, alone, program
     assert not list(tmp_path.glob("nodes"))
 
 
+@pytest.mark.slow
 def test_a_process_that_cannot_begin_ends_all(tmp_path, alone):
     data, _ = alone
     job = start_job(tmp_path, data, odd=["--config.experiment.data.validation=99999"])
@@ -197,6 +201,7 @@ def test_a_process_that_cannot_begin_ends_all(tmp_path, alone):
     assert second.startswith("error: `data.validation` and `data.unlabelled` must leave")
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_come_is_not_waited_for_forever(tmp_path):
     [only] = start_job(tmp_path, tmp_path, patience=3, coming=[1])
     _, errors = finish(only, code=2)
@@ -224,6 +229,7 @@ for leaf in [*jax.tree.leaves(members.params), *map(history.get, sorted(history)
 """
 
 
+@pytest.mark.slow
 def test_a_population_trains_over_two_processes_as_in_one():
     port = str(free_port())
 

@@ -28,6 +28,7 @@ from lth_jax.pruning.prune import prune
 from lth_jax.store import Store
 from lth_jax.types import Batch
 from tests.foreign import NETWORKS
+from tests.thinning import sampled
 
 
 class NNXBlock(nnx.Module):
@@ -124,22 +125,23 @@ MODELS = {  # and leaves of the state that training has to move
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "kept"),
-    [
-        ("nnx", "rewind"),
-        ("nnx", "keep"),
-        pytest.param("resnet", "rewind", marks=pytest.mark.slow),
-        pytest.param("resnet", "keep", marks=pytest.mark.slow),
-        pytest.param("nnx_resnet", "keep", marks=pytest.mark.slow),
-        pytest.param("nnx_transformer", "rewind", marks=pytest.mark.slow),
-        pytest.param("equinox", "rewind", marks=pytest.mark.slow),
-        pytest.param("haiku", "keep", marks=pytest.mark.slow),
-        pytest.param("linen", "rewind", marks=pytest.mark.slow),
-        pytest.param("plain", "keep", marks=pytest.mark.slow),
-    ],
-)
-@pytest.mark.slow
+SLOW = [
+    ("nnx", "rewind"),
+    ("resnet", "keep"),
+    ("equinox", "rewind"),
+    ("haiku", "keep"),
+    ("linen", "rewind"),
+    ("plain", "keep"),
+]
+MORE = [
+    ("nnx", "keep"),
+    ("resnet", "rewind"),
+    ("nnx_resnet", "keep"),
+    ("nnx_transformer", "rewind"),
+]
+
+
+@pytest.mark.parametrize(("name", "kept"), [*sampled(SLOW, 1), *sampled(MORE, 4)])
 def test_a_network_climbs(tmp_path, name, kept):
     make, statistics = MODELS[name]
     rewind = Rewind(step=1, optimizer=kept, state=kept)
