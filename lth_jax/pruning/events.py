@@ -27,9 +27,7 @@ def when(condition: jax.Array, event: Callable[..., Any], state: Any, *operands:
     [2, 1]
     """
 
-    @jax.custom_batching.custom_vmap
-    def run(condition: jax.Array, state: Any, operands: Any) -> Any:
-        return jax.lax.cond(condition, lambda s, o: event(s, *o), lambda s, o: s, state, operands)
+    run, member = _conditional(event)
 
     @run.def_vmap
     def run_members(
@@ -44,9 +42,6 @@ def when(condition: jax.Array, event: Callable[..., Any], state: Any, *operands:
 
         conditions, states = every(conditions, batched[0]), every(states, batched[1])
         axes = jax.tree.map(lambda b: 0 if b else None, batched[2])
-
-        def member(condition: jax.Array, state: Any, operands: Any) -> Any:
-            return trees.where(condition, event(state, *operands), state)
 
         def members(states: Any, conditions: Any, operands: Any) -> Any:
             return jax.vmap(member, in_axes=(0, 0, axes))(conditions, states, operands)
@@ -74,19 +69,26 @@ def guarded(condition: jax.Array, event: Callable[..., Any], state: Any, *operan
     [2, 1]
     """
 
-    @jax.custom_batching.custom_vmap
-    def run(condition: jax.Array, state: Any, operands: Any) -> Any:
-        return jax.lax.cond(condition, lambda s, o: event(s, *o), lambda s, o: s, state, operands)
+    run, member = _conditional(event)
 
     @run.def_vmap
     def run_members(axis_size: int, batched: Any, *given: Any) -> tuple[Any, Any]:
         del axis_size
-
-        def member(condition: jax.Array, state: Any, operands: Any) -> Any:
-            return trees.where(condition, event(state, *operands), state)
-
         axes = tuple(jax.tree.map(lambda b: 0 if b else None, part) for part in batched)
         new = jax.vmap(member, in_axes=axes)(*given)
         return new, jax.tree.map(lambda _: True, new)
 
     return run(condition, state, operands)
+
+
+def _conditional(event: Callable[..., Any]) -> tuple[Any, Callable[..., Any]]:
+    """`(condition, state, operands) -> state`, as a condition and as a select."""
+
+    @jax.custom_batching.custom_vmap
+    def run(condition: jax.Array, state: Any, operands: Any) -> Any:
+        return jax.lax.cond(condition, lambda s, o: event(s, *o), lambda s, o: s, state, operands)
+
+    def selected(condition: jax.Array, state: Any, operands: Any) -> Any:
+        return trees.where(condition, event(state, *operands), state)
+
+    return run, selected
