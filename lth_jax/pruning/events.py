@@ -26,7 +26,6 @@ def when(condition: jax.Array, event: Callable[..., Any], state: Any, *operands:
     >>> f(jnp.array([True, False]), jnp.array([1, 1])).tolist()
     [2, 1]
     """
-
     run, member = _conditional(event)
 
     @run.def_vmap
@@ -68,7 +67,6 @@ def guarded(condition: jax.Array, event: Callable[..., Any], state: Any, *operan
     >>> f(jnp.array([True, False]), jnp.array([1, 1])).tolist()
     [2, 1]
     """
-
     run, member = _conditional(event)
 
     @run.def_vmap
