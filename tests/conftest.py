@@ -18,7 +18,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from lth_jax.machine import cache_folder
+from lth_jax.machine import cache_folder, collect_less_often
 from tests import lowering
 
 FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
@@ -73,9 +73,8 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish(session):
-    """Collects garbage less often, and not among the thousands of tests and what they import."""
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 10)
+    """Leaves thousands of tests and what they import out of collections."""
+    collect_less_often()
 
 
 MAPPINGS = Path("/proc/self/maps")

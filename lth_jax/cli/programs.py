@@ -4,7 +4,6 @@ Nothing heavy is imported at the top, so that `end_at_once` works while JAX is i
 """
 
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -51,7 +50,9 @@ def run_main(main: Callable[[], None]) -> None:
 
     Exit codes: 0; 2 for a `UserError`; 128 + the signal's number after a signal; `BROKEN_PIPE`.
     """
-    _collect_less_often()
+    from lth_jax.machine import collect_less_often
+
+    collect_less_often()
     try:
         with ending_by_signal():
             main()
@@ -62,15 +63,6 @@ def run_main(main: Callable[[], None]) -> None:
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
-
-
-def _collect_less_often() -> None:
-    """Makes Python's garbage collections rarer, and leaves out what is imported already.
-
-    Tracing makes millions of objects. By default the collections took 1.9 s of a run of 20 s.
-    """
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 10)
 
 
 def _silence_late_reports() -> None:
