@@ -11,7 +11,7 @@ import pytest
 
 from experiments import atlas
 from experiments.configs import base
-from experiments.studies import STUDIES, chapters, registration, rounds
+from experiments.studies import STUDIES, chapters, pipeline, registration, rounds
 from experiments.studies.common import at_round, experiments_of
 from experiments.studies.study_runner import StudyRunner
 from lth_jax.cli.programs import UserError
@@ -257,6 +257,23 @@ def test_networks_of_timed_studies_are_trained_beside_others(tmp_path, monkeypat
     )
     run(only_train=True)
     assert calls == ["train", "gather"] and "C15 is already finished" in capsys.readouterr().out
+
+
+def test_workers_start_with_the_longest_studies(tmp_path, monkeypatch):
+    def started(claims):
+        found = []
+        monkeypatch.setattr(rounds, "_in_workers", lambda n, claims, **_: found.extend(claims))
+        rounds.run(rounds.Round("laptop", DISCOVERY), claims, StudyRunner(machine), workers=2)
+        return found
+
+    machine = base.ladder().machine
+    machine.workdir = str(tmp_path)
+    monkeypatch.setattr(rounds, "draw", lambda *args: None)
+    claims = ["C15", "N4", "C4"]
+    assert started(claims) == ["N4", "C4", "C15", pipeline.NAME]  # by `Study.minutes`
+    times = {"C15": {"discovery": {"seconds": 5000.0}}}
+    monkeypatch.setattr(answers, "read_rounds", lambda folder, size: times.get(folder.name, {}))
+    assert started(claims) == ["C15", "N4", "C4", pipeline.NAME]
 
 
 def test_only_timed_studies_train_apart():
