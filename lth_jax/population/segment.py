@@ -388,7 +388,8 @@ def train_segment(
       step: the current step of the member, int32.
       n: steps to train, int32, 1 … `trainer.eval_every`.
       vectorize: `jax.vmap` for members with a member axis. It is applied to the body of the loop,
-        which is then traced once; `jax.vmap` of the whole segment would trace it four times.
+        which is then traced once; `jax.vmap` of the loop would trace it again for each part of the
+        state that comes to differ between members.
 
     Returns:
       `(member, record, info)`; info holds the segment's mean `train_loss` and the validation

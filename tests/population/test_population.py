@@ -107,6 +107,27 @@ def test_a_segment_of_any_length_is_the_same_program():
     assert segment_of(2)._cache_size() == 1
 
 
+@pytest.mark.parametrize(("vmapped", "traces"), [(None, 2), (1, 1)])
+def test_the_loop_of_a_segment_is_traced_once(vmapped, traces):
+    """Under `vmap` its update is traced as a condition, for the shapes, and as a select."""
+    calls = []
+
+    def make_optimizer(hyper):
+        made = TRAINER.make_optimizer(hyper)
+
+        def update(*args, **more):
+            calls.append("update")
+            return made.update(*args, **more)
+
+        return made._replace(update=update)
+
+    trainer, members = TRAINER._replace(make_optimizer=make_optimizer), pruned(members_of(4))
+    records = segment.init_records(members)
+    program = compile_segment(trainer, Plan(4, vmapped=vmapped))
+    program.lower(members, records, TRAIN, VALIDATION, (), np.int32(0), np.int32(STEPS))
+    assert len(calls) == 2 * traces  # each time once to see which slots stay 0
+
+
 def test_pruned_weights_and_their_slots_stay_zero(alone):
     members = alone[0]
     off = ~members.mask["Dense_0"]["kernel"]
