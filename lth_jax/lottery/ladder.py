@@ -7,6 +7,7 @@ already are read, not trained.
 """
 
 import functools
+import gc
 import itertools
 import logging
 from collections.abc import Callable, Sequence
@@ -126,6 +127,7 @@ def run_ladder(
                     raise
                 ladder_run.restart(level, smaller)
                 hooks.on_replan(level, smaller)
+            gc.collect()  # arrays of the failed chunk that only the error's traceback held
         hooks.on_level(level)
     return ladder_run.entries
 
