@@ -91,7 +91,7 @@ def gather(runner: StudyRunner, config: ConfigDict) -> Evidence:
             "dense": dense_only(config, **noisy, **{RATE: tuned.usual("dense")}),
         },
     )
-    fitted = {arm: random.of(arm, arm, "shown_loss_final") for arm in ("ticket", "dense")}
+    fitted = {arm: random.of(arm, arm, "batch_loss_final") for arm in ("ticket", "dense")}
 
     def percent(metric: str, level: int = LAST) -> dict[str, NDArray[np.float64]]:
         arms = PROTOCOL.arms if level == LAST else LADDER[:2]

@@ -340,7 +340,7 @@ def _record(
     named = trees.to_named(mask)
     leaves = zip(named.items(), jax.tree.leaves(prunable), strict=True)
     # The loss on the transformed training batches, wrong labels included.
-    results = results | {"shown_loss_final": journal.history["train_loss"][-1]}
+    results = results | {"batch_loss_final": journal.history["train_loss"][-1]}
     return NodeRecord(
         facts=NodeFacts(
             level=assignment.level,
