@@ -16,6 +16,7 @@ from lth_jax.pruning import masks, scopes
 from lth_jax.report.recipes import NEAR, SHORT, SIZES, Recipe
 from lth_jax.types import DENSE
 from tests.experiments import tiny
+from tests.thinning import sampled
 
 SHAPES = {
     **{"mnist": (28, 28, 1), "mnist_5k": (28, 28, 1), "cifar10": (32, 32, 3)},
@@ -95,8 +96,7 @@ def kept(config):
     }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "size"), EVERY)
+@pytest.mark.parametrize(("name", "size"), sampled(EVERY, 2))
 def test_expectations_concern_networks_that_are_trained(name, size):
     module = recipes()[name]
     trained, first = {}, ""

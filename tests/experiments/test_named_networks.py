@@ -14,6 +14,7 @@ from lth_jax.data import Dataset
 from lth_jax.models import NETWORKS
 from lth_jax.population.segment import init_member, train_step
 from lth_jax.types import Batch
+from tests.thinning import sampled
 
 LARGE = ("resnet18_imagenet", "resnet50", "vit_tiny", "vit_small", "vit_base", "mixer_small")
 FAST = ("gru", "transformer_decoder", "vgg")
@@ -27,9 +28,7 @@ def config(name, **options):
     return experiment
 
 
-@pytest.mark.parametrize(
-    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS]
-)
+@pytest.mark.parametrize("name", [*FAST, *sampled([n for n in NETWORKS if n not in FAST], 2)])
 def test_a_network_takes_a_step(name):
     experiment = config(name, **{"every_step": False} if "decoder" in name else {})
     experiment.train.batch_size = 2

@@ -154,7 +154,7 @@ def pairs():
     ]
 
 
-@pytest.mark.parametrize("places", sampled([(pair,) for pair in pairs()], 5))
+@pytest.mark.parametrize("places", sampled([(pair,) for pair in pairs()], 10))
 def test_memory_may_run_out_twice_anywhere(wide, scarce, places):
     check_restarts(wide, 4, scarce, *places)
 

@@ -11,6 +11,7 @@ from flax import nnx
 
 from lth_jax import structure as st
 from lth_jax.models import as_model
+from tests.thinning import sampled
 
 WIDTH, TIME = 4, 3
 VECTORS = np.random.default_rng(0).normal(size=(2, 5)).astype(np.float32)
@@ -139,9 +140,7 @@ LAYERS = {
 FAST = ("equinox attention",)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in FAST)) for n in LAYERS]
-)
+@pytest.mark.parametrize("name", [*FAST, *sampled([n for n in LAYERS if n not in FAST], 2)])
 def test_removed_is_masked(name, compare_units, random_units):
     make, x, exact, inexact = LAYERS[name]
     model = as_model(make())

@@ -41,7 +41,7 @@ def relative(masked, compact):
     return max(np.abs(a - b).max() / np.abs(a).max() for a, b in pairs)
 
 
-@pytest.mark.parametrize("name", thinned([n for n in patterns() if n != NO_GRADIENT], 12))
+@pytest.mark.parametrize("name", thinned([n for n in patterns() if n != NO_GRADIENT], 12, slow=2))
 def test_removed_is_masked_in_a_pattern(name, compare_units, random_units):
     """In outputs and gradients, to 1e-5 of the largest entry."""
     pattern = patterns()[name]

@@ -9,6 +9,7 @@ from jax import lax
 
 from lth_jax import structure as st
 from lth_jax.models import NETWORKS, from_linen, networks
+from tests.thinning import sampled
 
 IMAGES, VECTORS, SEQUENCES = (2, 8, 8, 2), (2, 6), (2, 4, 3)
 BLOCK = {"width": 8, "layers": 1, "hidden": 10, "classes": 3}
@@ -70,8 +71,7 @@ def test_no_family_is_left_out():
     assert {make().__class__ for make in networks._FAMILIES.values()} == made
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", sampled(ZOO, 2))
 def test_removed_is_masked_in_every_family(name, check):
     """In outputs and gradients, and after twenty steps of training.
 
