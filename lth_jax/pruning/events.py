@@ -79,7 +79,9 @@ def guarded(condition: jax.Array, event: Callable[..., Any], state: Any, *operan
     return run(condition, state, operands)
 
 
-def _conditional(event: Callable[..., Any]) -> tuple[Any, Callable[..., Any]]:
+def _conditional(
+    event: Callable[..., Any],
+) -> tuple[jax.custom_batching.custom_vmap, Callable[..., Any]]:
     """`(condition, state, operands) -> state`, as a condition and as a select."""
 
     @jax.custom_batching.custom_vmap
