@@ -87,7 +87,7 @@ def _confined(cores: list[int], job: Callable[[], object]) -> None:
 def collect_less_often() -> None:
     """Makes Python's garbage collections rarer, and leaves out what is imported already.
 
-    Tracing makes millions of objects. By default the collections took 1.9 s of a run of 20 s.
+    Tracing makes millions of objects. With the defaults, collections took 2.3 s of a run of 20 s.
     """
     gc.freeze()
     gc.set_threshold(10_000, 20, 10)
