@@ -60,9 +60,11 @@ def test_the_numbers_are_those_of_resident_data(plan):
 
 @pytest.mark.slow
 def test_what_is_drawn_by_example_is_drawn_for_the_same_examples():
-    streamed, resident = (trained(data, trainer=NOISY) for data in (HOST, TRAIN))
-    chex.assert_trees_all_close(streamed, resident, atol=1e-6)  # of two programs
-    clean, _ = trained(TRAIN)
+    # Vmapped, the two programs round differently without XLA's fusion emitters (see conftest.py).
+    plan = Plan(3, vmapped=1)
+    streamed, resident = (trained(data, trainer=NOISY, plan=plan) for data in (HOST, TRAIN))
+    chex.assert_trees_all_equal(streamed, resident)
+    clean, _ = trained(TRAIN, plan=plan)
     assert not np.array_equal(clean["Dense_0"]["kernel"], resident[0]["Dense_0"]["kernel"])
 
 
