@@ -254,7 +254,7 @@ COMBINATIONS += [("weights", scope) for scope in ("globally", "minimum", "erk")]
 COMBINATIONS += [("rows", "erk"), ("columns", "globally")]
 
 
-@pytest.mark.parametrize(("grain", "scope"), thinned(COMBINATIONS, 3))
+@pytest.mark.parametrize(("grain", "scope"), thinned(COMBINATIONS, 3, slow=3))
 @pytest.mark.slow
 def test_the_choice_does_not_depend_on_the_order_of_axes(grain, scope):
     expected = pruned(*TWINS["flax"], grain, scope)

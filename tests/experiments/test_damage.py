@@ -204,7 +204,7 @@ def test_a_damaged_run_gives_the_same_numbers_again(state, request, finished, tm
 
 
 @pytest.mark.parametrize(
-    ("harm", "state"), sampled([(h, s) for h in HARMS for s in ("finished", "half")], 7)
+    ("harm", "state"), sampled([(h, s) for h in HARMS for s in ("finished", "half")], 10)
 )
 def test_every_file_in_every_way(state, harm, request, finished, tmp_path, capsys):
     run, right = request.getfixturevalue(state), rows(finished, capsys)

@@ -50,7 +50,7 @@ def command(module, workdir, path):
             ("nnx", UNITS, ("scratch",), (latency,)),
             ("plain", UNITS, ("scratch",), ()),
         ],
-        2,
+        3,
     ),
 )
 def test_a_run_of_a_foreign_network_is_measured(tmp_path, framework, prune, controls, modules):

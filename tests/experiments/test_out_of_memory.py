@@ -129,11 +129,7 @@ def check_restarts(ladders, chunk, scarce, *places):
 NODES = [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1)]  # of 2, 4 and 4 members, two at a time
 
 
-@pytest.mark.parametrize(
-    ("level", "node"),
-    [pytest.param(*n, marks=() if n == (1, 1) else pytest.mark.slow) for n in NODES],
-)
-@pytest.mark.slow
+@pytest.mark.parametrize(("level", "node"), sampled(NODES, 2))
 def test_a_level_that_starts_again_lists_each_member_once(ladders, scarce, level, node):
     check_restarts(ladders, 2, scarce, (level, 2, node))
 

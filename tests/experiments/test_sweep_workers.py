@@ -18,8 +18,6 @@ ROOT = Path(__file__).resolve().parents[2]
 SEEDS = "--sweep.experiment.seed=0,1,2"
 CELLS, SEGMENTS = 6, 3 * (3 + 6)  # 12 dense members and 24 above, 4 at a time, 3 segments each
 
-pytestmark = pytest.mark.slow
-
 
 def start(workdir, data, *more):
     machine = {"workdir": workdir, "data_dir": data, "chunk": 4, "save_seconds": 0}
@@ -79,6 +77,7 @@ def alone(tmp_path_factory):
     return data, workdir
 
 
+@pytest.mark.slow
 def test_two_workers_share_the_work(tmp_path, alone):
     data, reference = alone
     workers = [start(tmp_path, data) for _ in range(2)]
@@ -90,6 +89,7 @@ def test_two_workers_share_the_work(tmp_path, alone):
     assert table(tmp_path) == table(reference)
 
 
+@pytest.mark.slow
 def test_a_killed_workers_part_is_taken_over(tmp_path, alone):
     data, reference = alone
     victim = start(tmp_path, data)
@@ -105,6 +105,7 @@ def test_a_killed_workers_part_is_taken_over(tmp_path, alone):
     assert table(tmp_path) == table(reference)
 
 
+@pytest.mark.exhaustive
 def test_a_killed_sweep_continues_at_the_chunk(tmp_path, alone):
     data, reference = alone
     first = start(tmp_path, data)
@@ -118,6 +119,7 @@ def test_a_killed_sweep_continues_at_the_chunk(tmp_path, alone):
     assert trained(tmp_path).total() <= SEGMENTS + 1
 
 
+@pytest.mark.exhaustive
 def test_a_polite_stop_loses_nothing(tmp_path, alone):
     data, reference = alone
     process = start(tmp_path, data)
@@ -135,6 +137,7 @@ def child(pid):
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
+@pytest.mark.slow
 def test_jobs_share_the_work_though_one_is_killed_and_one_preempted(tmp_path, alone):
     data, reference = alone
     launcher = start(tmp_path, data, "--launch=local", "--workers=3")

@@ -18,6 +18,7 @@ from lth_jax.coding.stored import read_stored
 from lth_jax.models import NETWORKS, from_linen
 from lth_jax.store import Store
 from tests.experiments import tiny
+from tests.thinning import sampled
 
 COMMAND = ["python", "-m", "experiments.run"]
 
@@ -288,8 +289,7 @@ def test_a_config_of_another_name_is_refused():
         config_file.get_config("tails")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("criterion", ["activation_norms", "norm_scales"])
+@pytest.mark.parametrize("criterion", sampled(["activation_norms", "norm_scales"], 2))
 def test_channels_of_a_residual_network_climb_with_every_kind_of_criterion(workdir, criterion):
     config = config_file.get_config("resnet")
     config.machine.update(workdir=str(workdir), chunk=1, driver="scan", compilation_cache=False)

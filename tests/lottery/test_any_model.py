@@ -134,10 +134,10 @@ SLOW = [
     ("plain", "keep"),
 ]
 MORE = [
-    ("nnx", "keep"),
-    ("resnet", "rewind"),
-    ("nnx_resnet", "keep"),
     ("nnx_transformer", "rewind"),
+    ("nnx_resnet", "keep"),
+    ("resnet", "rewind"),
+    ("nnx", "keep"),
 ]
 
 

@@ -69,7 +69,7 @@ def foreign_task(framework):
 
 @pytest.mark.parametrize(
     ("name", "framework", "chunk"),
-    sampled(ROWS, 4),
+    sampled(ROWS, 5),
 )
 def test_a_method_in_a_population_ends_with_tickets(tmp_path, name, framework, chunk):
     task, seeds = foreign_task(framework), Seeds(jax.random.key(5), 3)

@@ -119,7 +119,7 @@ def test_the_list_is_the_whole_of_optax():
     assert {"adam", "partition", "MultiSteps", "monitor", "muon", "dog", "sophia"} <= set(ALL)
 
 
-@pytest.mark.parametrize("name", thinned(sorted(ALL), 6, slow=2))
+@pytest.mark.parametrize("name", thinned(sorted(ALL), 6, slow=4))
 def test_every_optimizer_is_traced_or_refused(name):
     def init_and_update(make):
         tx = make(ALL[name])
@@ -155,7 +155,7 @@ REFUSES_EXTRA += ("scale_by_backtracking_linesearch", "scale_by_zoom_linesearch"
 WORKING = sorted(set(ALL) - set(REFUSED) - set(OWN_FAULT))
 
 
-@pytest.mark.parametrize("name", sampled(WORKING, 4))
+@pytest.mark.parametrize("name", sampled(WORKING, 8))
 def test_masks_of_the_caller(name):
     masked = transforms.masked(ALL[name])
     chained = optax.chain(transforms.mask_updates(), ALL[name], transforms.mask_updates())
@@ -184,7 +184,7 @@ def test_masks_of_the_caller(name):
 PAIRS = [(name, kind) for name in WORKING for kind in sorted(SPARSE)]
 
 
-@pytest.mark.parametrize(("name", "kind"), sampled(PAIRS, 13))
+@pytest.mark.parametrize(("name", "kind"), sampled(PAIRS, 26))
 def test_masks_in_the_state(name, kind):
     if name in PER_EXAMPLE and kind == "rigl":
         return  # refused; tested above
@@ -197,7 +197,7 @@ def test_masks_in_the_state(name, kind):
     assert changed == (kind in OWNERS) or kind == "rigl"
 
 
-@pytest.mark.parametrize("name", sampled(sorted({*WORKING, "galore", "scale_by_galore"}), 4))
+@pytest.mark.parametrize("name", sampled(sorted({*WORKING, "galore", "scale_by_galore"}), 12))
 def test_latent_weights(name):
     tx = transforms.straight_through(ALL[name], PRUNER, jnp.int32(15), Events(2), prunable=PRUNABLE)
     params, state = jax.jit(lambda params: run(name, tx, params, {}))(PARAMS)

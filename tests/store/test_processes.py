@@ -15,6 +15,8 @@ WORKER = Path(__file__).with_name("worker.py")
 sys.path.insert(0, str(WORKER.parent))
 import worker  # noqa: E402
 
+from tests.thinning import sampled  # noqa: E402
+
 
 def start(command, root):
     return subprocess.Popen(
@@ -73,8 +75,7 @@ def test_killed_and_started_again_gives_the_same_bits(tmp_path):
     check_kills(tmp_path, np.random.default_rng(0).uniform(0, 0.6, 3))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", sampled(range(3), 3))
 def test_killed_at_many_moments_gives_the_same_bits(tmp_path, seed):
     check_kills(tmp_path, np.random.default_rng(100 + seed).uniform(0, 0.4, 8))
 

@@ -327,7 +327,7 @@ def case():
     )
 
 
-@pytest.mark.parametrize("name", thinned(EXACT, 3))
+@pytest.mark.parametrize("name", thinned(EXACT, 3, slow=2))
 def test_a_network_through_it_loses_units_exactly(name, case):
     params, x = case
     apply = network(EXACT[name])
