@@ -23,9 +23,9 @@ DRY_RUN = "--dry_run"
 HELP = ("-h", "--help", "-help")
 WIDTH = 100
 NOT_DATA = ("data_dir", "manual_dir", "_")
-"""Arguments of data sets that are no options."""
+"""Arguments of data sets that are not options."""
 NOT_MODEL = ("key", "name", "parent", "rngs")
-"""Arguments of networks that are no options."""
+"""Arguments of networks that are not options."""
 
 
 def config_of(

@@ -213,7 +213,7 @@ def drop_options(config: ConfigDict, renamed: Iterable[str]) -> None:
 
 
 def _parent(config: ConfigDict, path: str) -> Any:
-    return functools.reduce(getattr, path.split(".")[:-1], config)
+    return operator.attrgetter(path.rpartition(".")[0])(config)
 
 
 def _parsed(argv: list[str], default: str) -> ConfigDict:

@@ -1,6 +1,7 @@
 """Memoised functions of some fields of a config."""
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -46,7 +47,7 @@ class Memoized(Generic[T]):
         """The fields that the function gets, by their dotted names."""
         found: dict[str, Any] = {}
         for name in self._names:
-            value = _at(config, name)
+            value = operator.attrgetter(name)(config)
             found |= fields(value, f"{name}.") if isinstance(value, ConfigDict) else {name: value}
         return {
             name: type(value)(bool(value)) if name in self._traced else value
@@ -58,12 +59,8 @@ class Memoized(Generic[T]):
         for name in self._names:
             *above, last = name.split(".")
             inside = functools.reduce(lambda part, key: part.setdefault(key, {}), above, nested)
-            value = _at(config, name)
+            value = operator.attrgetter(name)(config)
             inside[last] = value.to_dict() if isinstance(value, ConfigDict) else value
         part = ConfigDict(nested)
         part.update_from_flattened_dict({k: v for k, v in values.items() if k in self._traced})
         return part
-
-
-def _at(config: ConfigDict, name: str) -> Any:
-    return functools.reduce(getattr, name.split("."), config)

@@ -1,4 +1,4 @@
-"""Packages of optional extras: imported on first use, or one sentence that names the extra."""
+"""Imports packages of optional extras on first use; the error for a missing one names the extra."""
 
 import contextlib
 import importlib
@@ -7,12 +7,12 @@ from typing import Any
 
 
 class MissingExtraError(ImportError):
-    """A package is not installed that an extra of lth-jax installs."""
+    """A package that an extra of lth-jax installs is missing."""
 
 
 @contextlib.contextmanager
 def needed_by(what: str, extra: str = "experiments") -> Iterator[None]:
-    """Turns a `ModuleNotFoundError` inside a `with` block into one sentence.
+    """Turns a `ModuleNotFoundError` inside a `with` block into an error that names the extra.
 
     Args:
       what: what needs the package, as the start of a sentence.

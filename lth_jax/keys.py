@@ -1,9 +1,9 @@
-"""Keys: one function gives every purpose a stream of random numbers of its own.
+"""Keys: one function derives a separate stream of random numbers for each purpose.
 
 A key that serves several purposes is never folded or split directly, since in JAX
 `split(key, n)[i]` equals `fold_in(key, i)`, so that two purposes that count from 0 would draw the
-same numbers. `stream` names the purpose instead. What it returns belongs to that purpose alone and
-may be folded with an index within it: a step, a batch, a leaf.
+same numbers. `stream` derives the key of a named purpose instead; that key may be folded with an
+index within the purpose: a step, a batch, a leaf.
 
 Streams are threefry2x32 whatever the key's implementation. Under `jax.vmap`, `rbg` draws for all
 members of a population from the key of the first (JAX 0.10), so a member's numbers would depend on
@@ -39,7 +39,7 @@ PURPOSES: Mapping[str, str] = MappingProxyType(
         "lanczos": "start vectors; labelled by the analysis",
         "density": "probes of a spectral density",
         "surface": "directions of a loss surface; labelled by their number",
-        # Of a key made of a seed of its own.
+        # Of a key made from a separate seed.
         "label_noise": "which labels are wrong",
         # Of a member's data key.
         "order": "the order of the training examples, folded with the epoch",
@@ -110,8 +110,8 @@ def derive(
 ) -> jax.Array:
     """The key of one replicate for one purpose at one level.
 
-    It is made of these alone and never of the size of a population, so that a member draws the
-    same numbers whichever members train beside it.
+    The key depends on these arguments only, not on the size of a population: a member draws the
+    same numbers whichever members are trained with it.
 
     Args:
       root: the experiment's key, typed, of any implementation.
@@ -240,7 +240,7 @@ def check_seed(seed: Any, name: str = "seed") -> None:
     """Raises unless `seed` is an integer in [0, 2³²).
 
     Raises:
-      TypeError: if it is not an integer (booleans are not).
+      TypeError: if it is a boolean or not an integer.
       ValueError: if it is out of range.
     """
     try:

@@ -30,9 +30,10 @@ def cores() -> int:
 
 
 def core_shares(number: int) -> list[list[int]]:
-    """The cores of this process, dealt to `number` processes; all for each if they are fewer.
+    """Divides the cores of this process among `number` processes.
 
-    The lists are empty where the system has no affinities.
+    If there are fewer cores than processes, the remaining processes get all cores. The lists are
+    empty if the system does not support affinities.
 
     >>> len(core_shares(2))
     2
@@ -44,7 +45,7 @@ def core_shares(number: int) -> list[list[int]]:
 def in_processes(
     jobs: Mapping[str, Callable[[], object]], shares: Sequence[list[int]]
 ) -> dict[str, float]:
-    """Calls each function in a process of its own, as many at a time as there are shares.
+    """Calls each function in a separate process, as many at a time as there are shares.
 
     Args:
       jobs: functions that can be pickled, by name, in the order in which they start.
@@ -85,7 +86,7 @@ def _confined(cores: list[int], job: Callable[[], object]) -> None:
 
 
 def collect_less_often() -> None:
-    """Makes Python's garbage collections rarer, and leaves out what is imported already.
+    """Makes Python's garbage collections rarer, and excludes all objects that exist already.
 
     Tracing makes millions of objects. With the defaults, collections took 2.3 s of a run of 20 s.
     """

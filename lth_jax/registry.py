@@ -1,4 +1,4 @@
-"""Registries: the parts of one kind by name, and how a package finds the modules that add some."""
+"""Registries: the parts of one kind by name, and the import of the modules that register them."""
 
 import importlib
 import pkgutil
@@ -14,7 +14,7 @@ class Registry(dict[str, Part]):
 
     Args:
       kind: name of a part in messages.
-      check: `(name, part)`, which raises where the part cannot be right.
+      check: `(name, part)`; raises if the part is invalid.
 
     >>> colours: Registry[int] = Registry("colour")
     >>> colours.register("red", 0xFF0000)
@@ -34,7 +34,7 @@ class Registry(dict[str, Part]):
           part: as the registry's own documentation describes it.
 
         Raises:
-          ValueError: the name is taken, or is no name.
+          ValueError: the name is taken or invalid. The registry's `check` may raise other errors.
 
         >>> colours = Registry("colour")
         >>> colours.register("red", 1)

@@ -1,8 +1,8 @@
 """The content of a ladder's node, some trained members of one level: its reader and writer.
 
 A node is a population: every array has the member axis first, those of `curves` second. Each member
-has a key of its own, so a member that several runs have in common is trained once, in whichever
-population. A run's manifest lists nodes, and which of their members are the run's (`LevelEntry`).
+has its own key, so a member that several runs share is trained only once. A run's manifest lists
+nodes, and which of their members belong to the run (`LevelEntry`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -102,8 +102,9 @@ class NodeRecord(NamedTuple):
       eval_steps: the steps of the curves, int32 `[E]`.
       curves: metric -> `[E, members]`.
       mask: bool leaves `[members, …]`.
-      points: name -> the members there, leaves by name: `"end"`; at level 0 `"rewound"`; `"scored"`
-        where the criterion scores an earlier step. `opt_state` is empty unless a level needs it.
+      points: name -> the members' states, leaves by name: `"end"`; at level 0 `"rewound"`;
+        `"scored"` if the criterion scores an earlier step. `opt_state` is empty unless a level
+        needs it.
     """
 
     facts: NodeFacts
@@ -134,7 +135,7 @@ class NodeRecord(NamedTuple):
 
 @text.with_short_repr
 class LevelEntry(NamedTuple):
-    """A line of a run's manifest: one node, and which of its members are the run's.
+    """A line of a run's manifest: one node, and which of its members belong to the run.
 
     Attributes:
       key: the node.
@@ -156,7 +157,7 @@ class LevelEntry(NamedTuple):
 
     @classmethod
     def parse(cls, line: Mapping[str, Any], path: Path) -> Self:
-        """An entry as the manifest at `path` holds it; `CorruptError` if a field is not right."""
+        """An entry of the manifest at `path`; `CorruptError` if a field has the wrong type."""
         kinds = get_type_hints(cls)
         problems = [records.mismatch(line.get(k), kind, f"`{k}`") for k, kind in kinds.items()]
         for problem in filter(None, problems):
@@ -165,7 +166,7 @@ class LevelEntry(NamedTuple):
 
 
 def to_node(record: NodeRecord) -> Node:
-    """A record as the store keeps it."""
+    """The record as a node of the store."""
     arrays = {
         "results": record.results,
         "history": {"step": record.eval_steps, **record.curves},
@@ -245,16 +246,16 @@ def read_facts(store: Store, key: str) -> NodeFacts:
 
 
 def read_record(store: Store, key: str) -> NodeRecord:
-    """A node.
+    """A node with its arrays.
 
     Raises:
-      CorruptError: a file of it is damaged. StoreError: there is none, or as `facts_of`.
+      CorruptError: one of its files is damaged. StoreError: it does not exist, or as `facts_of`.
     """
     return from_node(store.read(key), f"node {key[:8]}")
 
 
 def read_entry(store: Store, entry: LevelEntry) -> NodeRecord:
-    """The members of a node that are a run's. Raises as `read_record` does."""
+    """The members of a node that belong to a run. Raises as `read_record` does."""
     return read_record(store, entry.key).take(entry.rows)
 
 

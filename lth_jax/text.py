@@ -16,11 +16,11 @@ T = TypeVar("T")
 ABSENT = ("", "–")
 """Cells without a value."""
 WIDTH = 100
-"""Columns that a table in a `repr`, or a note, takes at most."""
+"""The maximum width, in columns, of a table in a `repr` and of a note."""
 LONG = 32
-"""Characters beyond which a page wraps a text of a table."""
+"""A page wraps the text of a table cell beyond this number of characters."""
 NARROW = 24
-"""Columns that a text keeps at least where a table wraps it."""
+"""The minimum width, in columns, of a wrapped text in a table."""
 
 
 def table(
@@ -36,8 +36,8 @@ def table(
       header: the names of the columns.
       rows: their cells; those beyond `limit` are counted.
       limit: number of rows shown.
-      width: the columns of text that it takes at most, by shortening its last and its first column
-        if they are text; None for as many as it needs. Numbers are never shortened.
+      width: the maximum width in columns, reached by shortening the last and the first column if
+        they are text; None for no limit. Numbers are never shortened.
 
     >>> print(table(["leaf", "kept"], [["w", "12"], ["bias", "4"]]))
     leaf  kept
@@ -62,7 +62,7 @@ def table(
 
 
 class TextTable(NamedTuple):
-    """A table for terminals and files; `str` has it at its full width.
+    """A table for terminals and files; `str` formats it at its full width.
 
     Attributes:
       header: the names of the columns.
@@ -174,7 +174,7 @@ def _printable(cell: Any) -> str:
 
 
 def with_short_repr(cls: type[T]) -> type[T]:
-    """A named tuple or data class whose `repr` gives long values by kind and size.
+    """Decorates a named tuple or data class: its `repr` shows long values by kind and size.
 
     >>> from typing import NamedTuple
     >>> @with_short_repr
@@ -230,7 +230,7 @@ def brief(value: Any) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as minutes and seconds, hours where there are any.
+    """Seconds as minutes and seconds, with hours if there are any.
 
     >>> clock(75), clock(3675)
     ('1:15', '1:01:15')
@@ -261,7 +261,7 @@ def listing(words: Iterable[str]) -> str:
 
 
 def column_kinds(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Of each column of a table, the header first: `"number"`, `"text"`, or `"long text"`.
+    """The kind of each column: `"number"`, `"text"` or `"long text"`; the first row is the header.
 
     >>> column_kinds([["leaf", "kept"], ["w", "12"], ["bias", "4"]])
     ['text', 'number']

@@ -14,14 +14,14 @@ def alternated(
     """The seconds of each function in each round, after one call that compiles.
 
     Each round calls all functions once, so that other load affects all of them: ratios within
-    rounds are reliable. Each round has an order of its own, drawn with a fixed seed, so that no
+    rounds are reliable. The order is drawn anew for each round with a fixed seed, so that no
     function always follows the same one.
 
     Args:
       functions: the functions by name.
       repeats: number of rounds.
-      warm: whether an untimed call precedes each timed one, for calls of microseconds, whose times
-        depend on the caches and threads that the function before them left.
+      warm: whether an untimed call precedes each timed one, for calls that take microseconds: their
+        times depend on the caches and threads that the previous function used.
     """
     for f in functions.values():
         jax.block_until_ready(f())

@@ -140,15 +140,6 @@ def vdot(a: Any, b: Any) -> jax.Array:
     return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, a, b)), start=jnp.zeros(()))
 
 
-def norm(tree: Any) -> jax.Array:
-    """The Euclidean norm of a tree, `sqrt(Σ aᵢ²)` over all leaves.
-
-    >>> float(norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])}))
-    5.0
-    """
-    return jnp.sqrt(vdot(tree, tree))
-
-
 def size(tree: Any) -> int:
     """The number of entries in all leaves together.
 

@@ -8,7 +8,7 @@ import chex
 from lth_jax import text
 
 DENSE, TICKET = "dense", "ticket"
-"""The two arms that every ladder has; its controls have names of their own."""
+"""The two arms that every ladder has; its controls have other names."""
 
 Key: TypeAlias = chex.PRNGKey
 """A typed PRNG key (`jax.random.key`)."""
@@ -16,8 +16,8 @@ Key: TypeAlias = chex.PRNGKey
 Params: TypeAlias = Any
 """A pytree of floating-point arrays.
 
-Of any class of containers, so `chex.ArrayTree`, which does not allow Equinox modules and cannot be
-indexed, would refuse `params["dense"]` and `prune(...)(...)["kernel"]` in a type checker."""
+The containers may be of any class. `chex.ArrayTree` is not used: it excludes Equinox modules, and
+type checkers reject `params["dense"]` and `prune(...)(...)["kernel"]` on it."""
 
 Mask: TypeAlias = Any
 """A pytree shaped like the parameters with boolean leaves; True = kept.

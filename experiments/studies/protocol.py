@@ -33,10 +33,6 @@ class Study(NamedTuple):
     train: Callable[[Any, ConfigDict], Any] | None = None
     minutes: float = 3.0
 
-    def register(self) -> None:
-        """Adds the study to `STUDIES`."""
-        STUDIES.register(self.protocol.claim, self)
-
 
 STUDIES: Registry[Study] = Registry("study")
 """All studies by their claim, in the order of the atlas."""

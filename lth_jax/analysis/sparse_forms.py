@@ -81,7 +81,7 @@ def dense_pass(layers: Layers, x: NDArray[np.float32]) -> Pass:
 
 
 def compacted(layers: Layers, x: NDArray[np.float32]) -> Layers:
-    """The layers without the units that are dead: no input, or no output, of theirs is kept."""
+    """The layers without dead units: those with no kept input or no kept output."""
     tree = [tuple(layer) for layer in layers]
     found = st.find_groups(mlp, tree, x[:1])
     mask = [(kernel != 0, np.ones(bias.shape, bool)) for kernel, bias in tree]

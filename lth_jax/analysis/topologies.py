@@ -27,7 +27,7 @@ def devices(topology: str) -> Sequence[Any]:
     Raises:
       MissingExtraError: libtpu is not installed.
     """
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # or libtpu 0.0.42 waits for a cloud's server
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # else libtpu 0.0.42 waits for a cloud
     with needed_by("The TPU compiler", "tpu"):
         import libtpu  # noqa: F401
     from jax.experimental import topologies

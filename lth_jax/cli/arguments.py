@@ -111,13 +111,13 @@ def find(arguments: argparse.Namespace, text: str) -> "RunInfo":
 
 def find_folder(arguments: argparse.Namespace, text: str) -> Path:
     """The folder of the run or sweep that `text` names; see `is_sweep`."""
-    from lth_jax.store.listing import find_name, is_run
+    from lth_jax.store.listing import find_name, run_folders
     from lth_jax.store.sweeps import sweep_folders
 
     if text and (Path(text) / "config.json").exists():
         return Path(text)
     root = folder(arguments)
-    folders = {path.name: path for path in root.glob("*") if is_run(path)}
+    folders = {path.name: path for path in run_folders(root)}
     folders |= {path.name: path for path in sweep_folders(root)}
     return folders[find_name(text, sorted(folders), "run or sweep", root)]
 

@@ -25,7 +25,7 @@ def launched(argv: Sequence[str], module: str) -> tuple[list[str], Launch | None
       module: the module for `python -m`, which the jobs run.
 
     Returns:
-      The rest of the command line, and what submits it as jobs; None without `--launch`.
+      The rest of the command line, and a function that submits jobs; None without `--launch`.
 
     Raises:
       UserError: a value is not legal, or an option lacks `--launch`.

@@ -5,9 +5,8 @@ functions compute, so a changed function starts a new run.
 """
 
 import contextlib
-import functools
-import importlib
 import inspect
+import pkgutil
 import re
 import traceback
 from collections.abc import Collection, Iterator, Mapping
@@ -50,10 +49,9 @@ def load(field: str, name: str) -> Any:
     >>> load("train.loss", "math:sqrt")(4.0)
     2.0
     """
-    module, _, attribute = name.partition(":")
-    with failing(field, name, module):
+    with failing(field, name, name.partition(":")[0]):
         try:
-            return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))
+            return pkgutil.resolve_name(name)
         except (ImportError, AttributeError) as error:
             raise UserError(f"`{field}` is '{name}', which cannot be imported: {error}.") from error
 
@@ -99,12 +97,12 @@ def failing_parts(fields: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _place(module: str, qualified: str) -> tuple[str, str]:
-    """Where code stands: its module, and the outermost class or function."""
+    """The location of code: its module, and the outermost class or function."""
     return module, qualified.partition(".")[0]
 
 
 def _failure(error: Exception, module: str) -> str:
-    """The type and text of an exception, with the last line in a module or beside it."""
+    """The type and text of an exception, with the last line in a module or its package."""
     place, package = "", module.partition(".")[0]
     for frame, line in traceback.walk_tb(error.__traceback__):
         name = str(frame.f_globals.get("__name__"))
@@ -138,7 +136,7 @@ def made(field: str, name: str, kind: type, table: Mapping[str, Any], **given: A
 def check_options(
     field: str, options: Collection[str], function: Any, without: Collection[str] = ()
 ) -> None:
-    """Raises `UserError` unless a function takes all options; arguments in `without` are none.
+    """Raises `UserError` unless a function takes all options; names in `without` are not options.
 
     >>> check_options("data.options", ["seed"], lambda seed=0: None)
     """

@@ -72,7 +72,7 @@ def task_of(named: str | None, info: "RunInfo | None" = None) -> "Task":
       info: the run; None for a ticket.
 
     Raises:
-      UserError: it cannot be imported, fails, or is no task.
+      UserError: it cannot be imported, fails, or is not a task.
       StoreError: nothing is named.
     """
     from lth_jax.lottery import Task

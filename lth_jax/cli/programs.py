@@ -20,7 +20,7 @@ STOPPED = "Stopped by {}; the same command continues."
 
 
 class UserError(Exception):
-    """An error of the user: printed as one message, exit code 2."""
+    """A user error: printed as one message, exit code 2."""
 
 
 def one_line(error: Exception) -> str:
@@ -34,7 +34,7 @@ def to_null(stream: TextIO) -> None:
 
 
 def end_at_once() -> None:
-    """From now on SIGINT and SIGTERM end the process with a message, without clean-up."""
+    """Makes SIGINT and SIGTERM end the process with a message, without clean-up."""
 
     def end(signum: int, frame: FrameType | None) -> None:
         del frame

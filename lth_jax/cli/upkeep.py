@@ -72,7 +72,7 @@ def add_commands(commands: shared.Commands) -> None:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from lth_jax.store import Store
-    from lth_jax.store.listing import is_run
+    from lth_jax.store.listing import run_folders
     from lth_jax.store.verify import verify_all, verify_run
     from lth_jax.text import counted
 
@@ -84,7 +84,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         found = list(verify_run(store, folders[0]))
     else:
         store = Store(shared.folder(arguments))
-        folders = sorted(path for path in store.root.glob("*") if is_run(path))
+        folders = run_folders(store.root)
         found = list(verify_all(store))
     found += [problem for path in folders for problem in _verify_beside(path)]
     repaired = 0

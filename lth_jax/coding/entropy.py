@@ -100,7 +100,7 @@ def _matrix(mask: np.ndarray) -> np.ndarray:
 def conditional_bits(mask: np.ndarray, axis: int) -> tuple[float, float]:
     """The code length of a mask with a known density per row (or column), and side information.
 
-    The mask is reshaped to a matrix: the last axis are the columns, all others the rows.
+    The mask is reshaped to a matrix: the last axis indexes the columns, all others the rows.
 
     Args:
       mask: bool[...].

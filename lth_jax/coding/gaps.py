@@ -29,7 +29,8 @@ class _Model(NamedTuple):
 def _geometric(size: int, kept: int) -> tuple[int, list[int]]:
     """The number of uncoded low bits, and the weights of the values of the high part.
 
-    The last weight is that of the escape symbol: the table's size, with more to follow.
+    The last weight is that of the escape symbol, which stands for the size of the table and is
+    followed by a further symbol of the same gap.
     """
     if kept == 0:
         return 0, [1]

@@ -252,7 +252,7 @@ def lengths(data: bytes) -> Lengths:
 
 
 def frontier(rates: np.ndarray, accuracies: np.ndarray) -> np.ndarray:
-    """The Pareto-optimal points: no other is as small and accurate, and better in one.
+    """The Pareto-optimal points: no other one is as small and as accurate, and better in either.
 
     Args:
       rates: float[n], bytes or bits.
@@ -299,7 +299,7 @@ def within_margins(
     equally likely (Carstens, 2015).
 
     Args:
-      leaf: the mask; the last axis are the columns, all others the rows.
+      leaf: the mask; the last axis indexes the columns, all others the rows.
       rng: source of the trades.
       trades: number of trades per row.
 

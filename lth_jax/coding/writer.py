@@ -63,7 +63,7 @@ def encode(
 ) -> bytes:
     """The bytes of a ticket file.
 
-    Masks have the shortest code in `codecs`; values are coded by `values`.
+    Each mask has its shortest code in `codecs`; values are coded by `values`.
 
     Args:
       mask: bool leaves, all True where not prunable.
@@ -84,8 +84,8 @@ def encode(
       ValueError: trees do not match, `mask` prunes leaves that are not prunable, values to be
         rounded are not finite, or an argument exceeds the limits of tickets: 65,536 leaves, 32
         axes, names of 1024 printable characters, no nested leaves, one key, 64 MiB of header.
-      TypeError: a dtype cannot be stored, `precision` is no `Precision`, or `provenance` is not a
-        dictionary.
+      TypeError: a dtype cannot be stored, `precision` is not a `Precision`, or `provenance`
+        is not a dictionary.
 
     >>> from lth_jax.coding.reader import decode
     >>> mask = {"kernel": np.arange(6).reshape(2, 3) > 2}

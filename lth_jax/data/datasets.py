@@ -83,10 +83,10 @@ def load(
     | `csv` | standardised, one-hot | 80 % / 20 % | option `file` |
 
     The options of generated data are the arguments of the named function; `text` and `csv` take the
-    file and the arguments of `data.text.windows` and `data.tabular.from_csv`. MNIST-1D has two
-    groups if a fraction `minority` of its training signals and half of its test signals are to be
-    turned upside down. So has MNIST, whose images are then rotated by half a turn (`data_seed`
-    selects them).
+    file and the arguments of `data.text.windows` and `data.tabular.from_csv`. With
+    `minority` above 0, MNIST-1D has two groups: that fraction of its training signals and half of
+    its test signals are turned upside down. MNIST has two groups in the same way, with images
+    rotated by half a turn (`data_seed` selects them).
 
     `imagenet` keeps pixels as uint8, which all built-in networks divide by 255. The first time it
     resizes all images (`data.imagenet.resized`), 200 GB for 224 pixels; its test split is

@@ -18,6 +18,7 @@ from lth_jax.data.prepare import prepare, prepared_folders
 from lth_jax.keys import check_seed
 from lth_jax.legal import check_name
 from lth_jax.registry import Registry
+from lth_jax.store import code_fingerprint
 
 _DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 _IDX_REMEDY = (
@@ -54,17 +55,17 @@ def find(name: str, data_dir: Path, manual_dir: Path | None, options: dict[str, 
     if name in SOURCES:
         return SOURCES[name](data_dir, manual_dir, **options)
     defaults, make = {p.name: p.default for p in parameters}, GENERATED[name]
-    return _from_recipe(data_dir, name, make, {**defaults, **options}, _code_of(make))
+    return _from_recipe(data_dir, name, make, {**defaults, **options})
 
 
-def _code_of(make: Callable[..., Made]) -> bytes:
-    """The code of the module of a function, or of the function alone in a notebook."""
+def _code_of(make: Callable[..., Made]) -> str:
+    """The fingerprint of the module of a function, or of the function alone in a notebook."""
     while isinstance(make, partial):
         make = make.func
     for part in (inspect.getmodule(make), make):
         with contextlib.suppress(OSError, TypeError):
-            return inspect.getsource(part).encode()  # type: ignore[arg-type]
-    return b""
+            return code_fingerprint(inspect.getsource(part).encode())  # type: ignore[arg-type]
+    return ""
 
 
 def _mnist1d(
@@ -162,9 +163,10 @@ def _contents(manual_dir: Path | None, file: str) -> bytes:
 def _from_recipe(
     data_dir: Path, name: str, make: Callable[..., Made], options: dict[str, Any], raw: bytes = b""
 ) -> Path:
-    """Data of `make(**options)`, stored under a hash of the options and of a file or code."""
+    """Data of `make(**options)`, stored under a hash of the options, the file and the code."""
     # A value that JSON cannot represent is not legal for `make`, whose check names it.
-    facts = {"options": options, "sha256": hashlib.sha256(raw).hexdigest()}
+    file = hashlib.sha256(raw).hexdigest()
+    facts = {"options": options, "file": file, "code": _code_of(make)}
     described = json.dumps(facts, default=repr)
     source = Source(
         "recipes",

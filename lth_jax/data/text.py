@@ -77,7 +77,7 @@ def _symbols(raw: bytes, unit: str, limit: int | None) -> tuple[np.ndarray, int]
 def unigram_bits(train: NDArray[Any], test: NDArray[Any], symbols: int) -> float:
     """Bits per test symbol of a model that predicts the frequencies of the training symbols.
 
-    Each symbol counts one occurrence more than it has.
+    Frequencies have add-one smoothing.
 
     >>> unigram_bits(np.array([0, 1]), np.array([0, 1, 1]), symbols=2)
     1.0

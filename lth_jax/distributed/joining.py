@@ -20,8 +20,8 @@ def join(
     """Joins a `jax.distributed` job; call it before JAX is used.
 
     Every process but the first connects to the coordinator through its own relay, so that the loss
-    of a process is an error of the next exchange, and not an abort. Does nothing if the process has
-    already joined a job.
+    of a process raises an error at the next exchange instead of aborting the others. Does nothing
+    if the process has already joined a job.
 
     Args:
       coordinator: `HOST:PORT` of process 0, or `"auto"` to read the environment variables of Slurm

@@ -41,12 +41,12 @@ class Job(NamedTuple):
 
 @dataclasses.dataclass
 class Command:
-    """A command in a job: it stops in order when the job is preempted, and then runs again.
+    """A command in a job: it stops gracefully when the job is preempted, and then runs again.
 
     Attributes:
       argv: the command; its exit code 0 is success.
       cwd: the folder where it runs.
-      forwarded: the signals of the job that stop the command, in order and for good. The command
+      forwarded: the signals of the job that stop the command gracefully and for good. The command
         then has its own process group, to which a terminal sends no signals.
     """
 
@@ -88,7 +88,7 @@ class Command:
             raise subprocess.CalledProcessError(code, self.argv)
 
     def checkpoint(self) -> Any:
-        """Stops the command in order; submitit calls this when the job is preempted."""
+        """Stops the command gracefully; submitit calls this when the job is preempted."""
         from submitit.helpers import DelayedSubmission
 
         self._child.terminate()
@@ -174,7 +174,7 @@ def _without_sigint() -> Iterator[None]:
 
 
 def stop(submitted: Sequence[Any]) -> None:
-    """Stops local jobs in order, and waits for them.
+    """Stops local jobs gracefully, and waits for them.
 
     Args:
       submitted: the result of `submit`.

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from lth_jax.structure import graph
 from lth_jax.structure.graph import Op, trace
 
 _COMBINE: dict[str, tuple[Callable[..., Any], float]] = {
@@ -40,13 +41,11 @@ def without_pools(f: Callable[[Any], Any], x: Any) -> Callable[[Any], Any]:
     """
     block, _ = trace(f, x)
 
+    def bind(op: Op, *ins: Any) -> Any:
+        return [_pool(op, *ins)] if op.name in _COMBINE else op.bind(*ins)
+
     def run(x: Any) -> Any:
-        env = dict(zip(block.ins, [x], strict=True))
-        for op in block.ops:
-            args = [env[v] if v in env else v.constant for v in op.ins]
-            outs = [_pool(op, *args)] if op.name in _COMBINE else op.bind(*args)
-            env.update(zip(op.outs, outs, strict=True))
-        results = tuple(env[v] if v in env else v.constant for v in block.outs)
+        results = tuple(graph.run(block, [x], bind))
         return results[0] if len(results) == 1 else results
 
     return run

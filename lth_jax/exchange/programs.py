@@ -110,7 +110,7 @@ def load_stablehlo(path: str | Path) -> Callable[..., Any]:
     """The function `x -> outputs` of an artifact.
 
     Raises:
-      ExchangeError: the file is no artifact of `jax.export`.
+      ExchangeError: the file is not an artifact of `jax.export`.
     """
     data = Path(path).read_bytes()
     try:

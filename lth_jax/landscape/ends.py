@@ -31,7 +31,7 @@ EXACT_BELOW = 256
 LONGER = 3.0
 """Length of the gradient relative to the random part in the start vector of a pilot.
 
-It saves a step; a direction that a pilot misses costs only further steps.
+A value above 1 saves a step; if the pilot misses a direction, further steps find it.
 """
 
 BESIDE = 0.03
@@ -41,7 +41,7 @@ LOCK = 0.5
 """Fraction of the tolerance for locking Ritz vectors: later starts add their residuals."""
 
 LOOK_BACK = 32
-"""The most steps that are given up where the last ones added a copy that has not converged."""
+"""The maximum number of last steps that are dropped if they added a copy that has not converged."""
 
 MISS = 1e-4
 """Upper bound of the probability that a count misses an eigenvalue."""
@@ -120,8 +120,8 @@ def extremes(
     densely. `converged` is False if the steps did not suffice; the bounds hold in any case.
 
     The start vector is half random and half the operator's gradient, which saves some steps for the
-    largest; a `pilot`, for example the same matrix for a sixteenth of the examples, saves one or
-    two more expensive products.
+    largest eigenvalues; a `pilot`, for example the same matrix for a sixteenth of the examples,
+    saves one or two further products with `operator`.
 
     Args:
       operator: the matrix.

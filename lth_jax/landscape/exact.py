@@ -69,7 +69,7 @@ def dense_hessian(
       ValueError: as in `hessian`, or if more than `limit` weights are kept, `chunk` is below 1, or
         an entry is not finite (a `NotFiniteError`).
 
-    Example: Lanczos finds the ends of the spectrum that the whole matrix has.
+    Example: Lanczos agrees with the dense matrix at the ends of the spectrum.
 
     >>> from lth_jax.landscape import extremes, hessian
     >>> loss = lambda w, x: jnp.mean(jnp.tanh(x @ w) ** 2)

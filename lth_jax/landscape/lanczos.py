@@ -35,7 +35,7 @@ BLOCK, EARLY = 16, 4
 """
 
 ROOM = 2**22
-"""An array holds more rows up to this size in bytes, which fits in the cache."""
+"""An array holds more than `BLOCK` rows only up to this size in bytes, which fits in the cache."""
 
 CHECK = 5
 """The number of steps before the first check of the host drivers."""
@@ -60,7 +60,7 @@ class Krylov(NamedTuple):
     """The result of a driver.
 
     Attributes:
-      found: the tridiagonal matrix `T`, as arrays of numpy.
+      found: the tridiagonal matrix `T`, as NumPy arrays.
       basis: the orthonormal basis in blocks of rows; rows beyond `found.steps` are 0.
     """
 
@@ -193,7 +193,7 @@ def leading(
 ) -> jax.Array:
     """The sum of the extreme Ritz vectors after a few steps, `[size]`.
 
-    A start vector for a similar matrix with more expensive products.
+    It is used as the start vector for a similar matrix with more expensive products.
 
     Args:
       matvec: as in `blocked`.

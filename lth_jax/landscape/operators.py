@@ -110,7 +110,7 @@ def hessian(
 
     Raises:
       TypeError: if a chosen leaf of `params` is not floating-point or one of `mask` not boolean.
-      ValueError: if there are no batches, a batch has no examples or leaves of unlike lengths, the
+      ValueError: if there are no batches, a batch has no examples or leaves of unequal lengths, the
         loss is not a floating-point scalar or not finite (a `NotFiniteError`), or the support is
         empty.
 
@@ -240,7 +240,7 @@ def _gauss_newton_part(predict, loss, params, constants, batch):
     outputs, pullback = jax.vjp(lambda p: predict(p, batch), params)
     check_scalar(jax.eval_shape(loss, outputs, batch))
 
-    def field(p):  # its Jacobian at `params` is Jᵀ (∂²L/∂f²) J: the pullback stays where it is
+    def field(p):  # its Jacobian at `params` is Jᵀ (∂²L/∂f²) J: the pullback is constant
         value, gradient = jax.value_and_grad(loss)(predict(p, batch), batch)
         return pullback(gradient)[0], value
 

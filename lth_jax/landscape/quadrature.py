@@ -76,7 +76,7 @@ def density(
       driver: as in `extremes`.
 
     Raises:
-      ValueError: if a number is out of its range, a product not finite, or the basis exceeds
+      ValueError: if an argument is out of range, a product is not finite, or the basis exceeds
         `memory`.
 
     >>> import jax.numpy as jnp

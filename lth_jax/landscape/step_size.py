@@ -41,6 +41,9 @@ def step_sizes(ends: Extremes) -> StepSizes:
 
     Without a smallest eigenvalue, only the edge of stability is determined.
 
+    Args:
+      ends: from `extremes`.
+
     >>> import numpy as np
     >>> one, three, none = np.array([1.0]), np.array([3.0]), np.array([0.0])
     >>> step_sizes(Extremes(three, one, none, none, 2, 0, None, True)).best

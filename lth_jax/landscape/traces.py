@@ -58,9 +58,9 @@ def hutch_plus_plus(operator: Operator, key: Key, *, probes: int = 32) -> Estima
 
     With an orthonormal basis `Q` of `A S` for random signs `S`, the estimate is `tr(Qᵀ A Q)`,
     computed exactly, plus Hutchinson's estimate on the complement of `Q`. For a spectrum with a few
-    large eigenvalues the error decreases as 1/probes instead of its square root. A third of the
-    products each is used for the sketch, for `Q`, and for the complement; the standard error is
-    that of the complement. Arguments are those of `trace`.
+    large eigenvalues the error decreases as 1/probes instead of its square root. The sketch, `Q`
+    and the complement use a third of the products each; the standard error is that of the
+    complement. Arguments are those of `trace`.
 
     Raises:
       ValueError: if `probes` is below 3, or a product not finite.
@@ -90,7 +90,7 @@ def diagonal(operator: Operator, key: Key, *, probes: int = 32) -> Estimate:
     """The diagonal as the mean of `v ⊙ A v` over random signs `v`.
 
     Bekas, Kokiopoulou & Saad (2007). Unbiased; entry i has variance `Σ_{j≠i} A_ij² / probes`.
-    `operator.expand` makes a tree of it.
+    `operator.expand` converts it to a tree.
 
     Arguments and errors are those of `trace`.
 

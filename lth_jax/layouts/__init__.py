@@ -6,10 +6,10 @@ layout states the meaning. Granularities, layerwise scopes, criteria and initial
 it take a mapping from leaf names (`trees.names`) to layouts.
 
 `of_linen`, `of_nnx`, `of_equinox`, `of_haiku` and `of_keras` read layouts off the types of the
-layers. All take a network (Haiku's: its `init`) and an example of its inputs; networks of NNX,
-Equinox and Keras have their shapes, so for them the example may be left out. `by_name` takes
-layouts from the user. Without a layout, `resolve` determines only leaves whose name and number of
-axes are unambiguous. For other leaves, functions that need a layout raise an error.
+layers. All take a network (for Haiku, its `init`) and example inputs, which may be omitted for NNX,
+Equinox and Keras, whose networks hold their arrays. `by_name` takes layouts from the user. Without
+a layout, `resolve` determines only leaves whose name and number of axes are unambiguous. For other
+leaves, functions that need a layout raise an error.
 """
 
 from lth_jax.layouts.keras import of_keras

@@ -67,7 +67,7 @@ class Layout:
 
         Raises:
           TypeError: a field is unknown or missing.
-          ValueError: the axes are no whole layout.
+          ValueError: the axes do not form a complete layout.
         """
         made: dict[str, Any] = {name: tuple(map(int, found)) for name, found in axes.items()}
         return cls(**made)
@@ -245,7 +245,7 @@ def require(layouts: Layouts, name: str, shape: tuple[int, ...], purpose: str) -
 
 
 def by_name(params: Any, rules: Mapping[str, Layout]) -> dict[str, Layout]:
-    """Layouts from patterns of leaf names; the first matching pattern counts.
+    """Layouts from patterns of leaf names; the first matching pattern is used.
 
     Args:
       params: tree of arrays.

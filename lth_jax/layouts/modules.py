@@ -87,7 +87,7 @@ def _axes(*counts: int) -> list[tuple[int, ...]]:
 
 
 def general_layout(inputs: int, outputs: int, batch: int = 0) -> Layout:
-    """A kernel `(*batch, *inputs, *outputs)`; the first of two axes on one side is heads."""
+    """A kernel `(*batch, *inputs, *outputs)`; of two input or output axes, the first is heads."""
     stacked, reads, makes = _axes(batch, inputs, outputs)
     heads = reads[:1] if inputs == 2 and outputs == 1 else ()
     heads = makes[:1] if outputs == 2 and inputs == 1 else heads
@@ -233,7 +233,7 @@ def of_nnx(module: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
 
     Args:
       module: an NNX module, also an abstract one (`nnx.eval_shape`).
-      *args: ignored, since the module has its shapes; one call then fits every framework.
+      *args: ignored; accepted so that all `of_*` functions have one signature.
       **kwargs: ignored.
 
     Returns:
@@ -287,11 +287,11 @@ def of_equinox(module: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
     """The layouts of an Equinox module's kernels, from the types of its layers.
 
     Equinox's kernels are `(outputs, inputs, *window)`. Stacked axes, as by `eqx.filter_vmap`, are
-    found from the shapes that the layers' attributes imply.
+    found from the shapes that the layers' attributes imply. Leaves are omitted as in `of_nnx`.
 
     Args:
       module: an Equinox module, whole, filtered to its arrays, or abstract.
-      *args: ignored, since the module has its shapes; one call then fits every framework.
+      *args: ignored; accepted so that all `of_*` functions have one signature.
       **kwargs: ignored.
 
     Returns:
@@ -355,7 +355,7 @@ def of_equinox(module: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
 def of_haiku(init: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Layout]:
     """The layouts of a Haiku network's kernels, from the types of its layers.
 
-    Evaluates `init` abstractly, without computing.
+    Evaluates `init` abstractly, without computing. Leaves are omitted as in `of_linen`.
 
     Args:
       init: the transformed network's `init`, `(key, *args) -> params` or `-> (params, state)`.

@@ -108,7 +108,8 @@ def scratch(fan: st.Fan) -> Control:
     the ticket).
 
     Args:
-      fan: `structure.fan_in` or `fan_average`, to which the initial variance is inverse.
+      fan: `structure.fan_in` or `structure.fan_average`; the initial variance is proportional to
+        its inverse.
     """
 
     def control(
@@ -178,7 +179,7 @@ class StructuredControl(NamedTuple):
 
     Attributes:
       build: `(structure, fan) -> control` for a network's units and the fan of its initializers.
-      granularity: the tickets that can have it: `"units"`, or `"weights"`.
+      granularity: that of the tickets to which it applies: `"units"` or `"weights"`.
       needs_units: whether `build` uses `structure`.
     """
 

@@ -70,10 +70,11 @@ def hessian_at(
 
 
 def relative_sharpness_at(loss: Loss, member: Member, batches: Sequence[Batch], key: Key) -> float:
-    """`λmax · η / 2` at a member's parameters: `λmax` to a percent, `η` its peak learning rate.
+    """`λmax · η / 2` at a member's parameters, with `η` its peak learning rate.
 
-    Gradient descent is at the edge of stability where this is 1 (Cohen et al., 2021). Call it in
-    `on_segment` of `train_population` to track it; members of one trainer share its programs.
+    `λmax` is accurate to 1 %. Gradient descent is at the edge of stability where the result is 1
+    (Cohen et al., 2021). Call it in `on_segment` of `train_population` to track it; members of one
+    trainer share its programs.
 
     Args:
       loss: from `training_loss`.
@@ -126,9 +127,9 @@ def mean_over(loss: Loss, batches: Sequence[Batch]) -> Callable[[Params, Any], j
 def stability_edges(
     task: Task, starts: Sequence[Start], points: Sequence[Named], key: Key, *, examples: int
 ) -> NDArray[np.float64]:
-    """The largest stable step size of gradient descent, `2 / λmax`, of each network, to a percent.
+    """The largest stable step size of gradient descent, `2 / λmax`, of each network.
 
-    λmax is that of the Hessian of the training loss on the network's mask.
+    λmax is that of the Hessian of the training loss on the network's mask, accurate to 1 %.
 
     Args:
       task: its network has no BatchNorm.

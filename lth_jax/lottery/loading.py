@@ -24,7 +24,7 @@ def load_run(run: str | Path | RunInfo, *, root: str | Path = "runs") -> Result:
 
     The folder does not hold the task. Analyses and retraining need it, so load the run by
     `lottery.Result.open(path, task)` for them. Trees of parameters are nested dictionaries. Of an
-    unfinished run, the finished levels are loaded.
+    unfinished run, only the finished levels are loaded.
 
     Args:
       run: its folder, its name, or a unique beginning or end of its name.

@@ -36,7 +36,7 @@ class StepRange(NamedTuple):
 
 
 class MemberSpec(NamedTuple):
-    """A member of a level: key, label, and experiments, of which the first builds it."""
+    """A member of a level: its key, its label, and its experiments; the first one builds it."""
 
     key: str
     label: Label
@@ -74,7 +74,7 @@ def plan_at(plans: Plans, level: int) -> Plan:
 
 
 def what_is_kept(ladder: Ladder, level: int) -> dict[str, Any]:
-    """The number of weights that a level keeps, and the leaves that it prunes, as JSON's types."""
+    """The number of weights that a level keeps, and its prunable leaves, in JSON types."""
     count = trees.to_named(ladder.counts[level - 1])
     return {
         "count": jax.tree.map(lambda k: np.asarray(k).tolist(), count),

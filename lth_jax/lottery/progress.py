@@ -24,7 +24,7 @@ class Standing(TypedDict):
 
 
 def say(text: str) -> None:
-    """Prints a line where the bar is, before there is one."""
+    """Prints a line on standard error, before the progress bar starts."""
     Console(stderr=True).print(text, highlight=False)
 
 
@@ -95,7 +95,7 @@ class Display:
         return {"levels": self._levels, "done": done, "work": self._total, "speed": speed}
 
     def node(self, entry: LevelEntry) -> None:
-        """Adds a finished node; its level and arms are those of the next line."""
+        """Adds a finished node; the next line states its level and arms."""
         if self._level is not None and entry.level != self._level:
             self.level()
         self._level = entry.level
@@ -103,7 +103,7 @@ class Display:
         self.done(entry.member_steps)
 
     def level(self) -> None:
-        """Prints a line for the nodes since the last one, if there is no bar."""
+        """Without a bar, prints a line for the nodes added since the last line."""
         if self._level is not None and not self._live:
             arms, share = ", ".join(self._arms), 100 * self._finished / self._total
             self.say(

@@ -83,7 +83,8 @@ class StoredTicket:
 
         Raises:
           ValueError: `values` is neither.
-          store.StoreError: rewound values of a control, which may start from others.
+          store.StoreError: `values` is `"rewound"` for a control, which may start from other
+            weights.
 
         Warns:
           UserWarning: the network has a state, which trained values need and the file lacks.

@@ -186,7 +186,7 @@ def measure_plans(
 ) -> tuple[Plan, list[dict[str, Any]]]:
     """The fastest plan for levels of these sizes, measured on an experiment's dense networks.
 
-    `on_start` is called before the measurement, not where the choice is cached.
+    `on_start` is called before the measurement; not if the choice is cached.
     """
     task = experiment.task
     programs = programs or Programs(task.trainer)

@@ -1,4 +1,4 @@
-"""Starts of networks: those of a run, also with other masks and data orders."""
+"""Starts of networks: those of a run, and variants with other masks or data orders."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

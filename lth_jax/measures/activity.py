@@ -12,8 +12,8 @@ from lth_jax.types import Mask, Params
 def dead_units(outputs: Mapping[str, jax.Array], threshold: float = 0.0) -> dict[str, jax.Array]:
     """The units of each layer that never exceed the threshold, on any example or position.
 
-    Such a ReLU unit passes no gradient. Outputs before and after the ReLU give the same result. Of
-    several batches: `dead_first & dead_second`.
+    Such a ReLU unit passes no gradient. Outputs before and after the ReLU give the same result. The
+    results of several batches are joined by `&`.
 
     Args:
       outputs: `{layer: (batch, ..., units)}`, as from `models.layer_outputs`.

@@ -1,6 +1,7 @@
 """Calibration of a classifier's probabilities, in float64 on the host.
 
-All functions take logits `(n, classes)`; for probabilities p, as of an ensemble, pass `log p`.
+All functions take logits `(n, classes)`; for probabilities p, such as those of an ensemble, pass
+`log p`.
 """
 
 from typing import NamedTuple

@@ -15,7 +15,7 @@ Row = dict[str, Any]
 """A row of a tidy table: `metric`, `value` (None if diverged), and keys such as `arm`."""
 
 COMPARISON, MAP, CURVE = KINDS = ("comparison", "map", "curve")
-"""What a claim's sentence states: that an effect exists, that it is possible, or how much."""
+"""What a claim states: that an effect exists, that it is possible, or how large it is."""
 
 
 class Protocol(NamedTuple):
@@ -29,12 +29,12 @@ class Protocol(NamedTuple):
       setup: data, network and training, in two lines.
       arms: the compared arms.
       statistic: the primary number of each seed.
-      rule: when the claim counts as supported.
+      rule: the condition under which the claim is supported.
       expects: the expected result, with reasons.
       limits: limits of the verdict.
       paragraph: the place of the sentence in the article: heading and paragraph.
-      chosen_by: the criterion that chose the settings; it concerns the dense network and the
-        shuffled mask, never the answer.
+      chosen_by: the criterion by which the settings were chosen; it uses only the dense network and
+        the shuffled mask, never the tested effect.
       kind: one of `KINDS`. A comparison holds or does not; a map searches a grid of settings for
         a cell where it holds; a curve has no verdict.
       two_sided: whether the claim has no direction.
@@ -65,7 +65,7 @@ class Primary(NamedTuple):
       delta: the smallest effect that matters.
       unit: unit of values and delta.
       two_sided: whether either sign of the effect counts.
-      cell: the cell of the map that it is a part of; its own by default.
+      cell: the cell of the map to which it belongs; a separate cell by default.
       is_share: whether the values are −100, 0 or 100, for pairs that are lost, tied or won; the
         interval is then that of `intervals.paired_shares`.
     """
@@ -183,7 +183,7 @@ def relative(
 ) -> Contrasts:
     """Contrasts of accuracy in % of the mean error of the dense network.
 
-    `100 (aᵢ − bᵢ) / (100 − mean(dense))`: a unit that means the same for easy and hard data.
+    `100 (aᵢ − bᵢ) / (100 − mean(dense))`: a unit that is comparable between easy and hard data.
 
     Args:
       accuracy: accuracy in percent, by arm, `[seeds]`.

@@ -91,7 +91,7 @@ def _calibrated(values: tuple[float, ...], confidence: float) -> float:
 
 
 def required(confidence: float) -> float:
-    """The smallest coverage of a method that `choose_interval` takes.
+    """The smallest coverage of a method that `choose_interval` accepts.
 
     At most 1.4 times the nominal misses. Misses of 1 % are always allowed: 2,000 simulations do not
     resolve less.
@@ -122,7 +122,7 @@ def coverage(
     given = np.asarray(values, np.float64)
     rng = np.random.default_rng(0)
     away = rng.choice(given - given.mean(), size=(simulations, given.size))
-    same = np.abs(away).max(axis=1) <= 1e-12 * np.abs(given).max()  # all values are the truth
+    same = np.abs(away).max(axis=1) <= 1e-12 * np.abs(given).max()  # all values equal the mean
     return float(np.mean(same | METHODS[method].covers(away, confidence, rng)))
 
 
@@ -221,7 +221,7 @@ def _by_transformed(away: Values, confidence: float) -> NDArray[np.bool_]:
     """Which rows of deviations from the truth `transformed_t` covers."""
     n = away.shape[1]
     error = away.std(axis=1, ddof=1) / np.sqrt(n)
-    far = np.full(error.shape, 1e50)  # equal values cover nothing but themselves
+    far = np.full(error.shape, 1e50)  # equal values cover only their own value
     t = np.divide(away.mean(axis=1), error, out=far, where=np.ptp(away, axis=1) > 0)
     a = _skewness(away) / np.sqrt(n)
     transformed: Values = t + a * t**2 / 3 + a**2 * t**3 / 27 + a / 6

@@ -13,7 +13,7 @@ TEACHERS = ("truth", "dense", "stranger")
 
 
 def student_risks(rng: np.random.Generator, teacher: str, **data: Any) -> tuple[float, float]:
-    """Excess risks of two students in a random regression: one of the labels, one of a teacher.
+    """Excess risks of two students in a random regression: fitted to labels, and to a teacher.
 
     With targets `(1 − w) y + w E[y | x]` the noise shrinks by `1 − w`, so the expected risk of k
     features is `(1 − w)² σ² k / (n − k − 1)` for Gaussian features (inverse Wishart).
@@ -24,8 +24,8 @@ def student_risks(rng: np.random.Generator, teacher: str, **data: Any) -> tuple[
         `"dense"`, the least-squares fit on all features, which gives exactly the same student as
         the labels, since a projection onto all features does not change the projection onto some of
         them; `"stranger"`, the truth for other examples.
-      **data: arguments of `generalization.planted_regression`; the student has the relevant
-        features.
+      **data: arguments of `generalization.planted_regression`; the student uses the relevant
+        features only.
 
     Raises:
       ValueError: for an unknown `teacher`.

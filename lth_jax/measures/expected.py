@@ -19,7 +19,7 @@ class Networks(NamedTuple):
       arm: `"dense"`, `"ticket"` or the name of a control.
       density: fraction of the prunable weights that they keep; 1 for dense networks; None for those
         of the run's last level, where training finds the density.
-      run: the run among those of a recipe; empty for its only one.
+      run: the name of the run in a recipe; empty if it has only one.
     """
 
     arm: str

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from lth_jax.measures.intervals import Interval
 
 FEWEST = 10
-"""Draws beyond the threshold that a fit needs."""
+"""The minimum number of draws beyond the threshold for a fit."""
 
 
 class Tail(NamedTuple):
@@ -141,8 +141,8 @@ def rank_odds(draws: ArrayLike, value: float) -> float:
     """`log₁₀ ((n + 1)/(k + 1))`, with k of n draws at least as large as a value.
 
     No distribution is assumed. For a true chance p, the mean of `(n + 1)/(k + 1)` is `(1 − (1 −
-    p)^(n+1))/p`, at most 1/p, so the mean of the logarithm is a lower bound, of at most log₁₀ (n +
-    1).
+    p)^(n+1))/p`, at most 1/p, so the mean of the logarithm is at most log₁₀ (1/p). The largest
+    possible value is log₁₀ (n + 1).
 
     >>> rank_odds(range(99), 98.5)
     2.0
@@ -207,7 +207,7 @@ def best_of(draws: ArrayLike, count: int) -> NDArray[np.float64]:
 
 
 def median_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
-    """The median with the interval of order statistics; infinite values are values.
+    """The median with the interval of order statistics; infinite values are allowed.
 
     `[x₍r₎, x₍n+1−r₎]` with the largest r for which the binomial probability of fewer than r of n
     values below the median is at most `(1 − confidence)/2`; exact for every continuous
@@ -216,7 +216,7 @@ def median_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
 
     Args:
       values: `[n]`; NaN are excluded and counted.
-      confidence: least coverage, in (0, 1).
+      confidence: the minimum coverage, in (0, 1).
 
     >>> median_interval([1.0, 2.0, 3.0, 4.0, 5.0, np.inf])[:3]
     (3.5, 1.0, inf)

@@ -70,7 +70,7 @@ def confusion_per_group(
 
 
 def accuracy(counts: ArrayLike) -> float:
-    """The fraction on the diagonal of a confusion matrix; NaN of an empty one.
+    """The fraction on the diagonal of a confusion matrix; NaN for an empty one.
 
     >>> accuracy([[3, 1], [0, 4]])
     0.875
@@ -120,7 +120,7 @@ class GroupAccuracy(NamedTuple):
 
     @classmethod
     def of(cls, predictions: ArrayLike, labels: ArrayLike, groups: ArrayLike) -> Self:
-        """Of predictions `(networks, n)`, with labels and groups (0 or 1) `(n,)`."""
+        """From predictions `(networks, n)`, with labels and groups (0 or 1) `(n,)`."""
         right, first = np.asarray(predictions) == np.asarray(labels), np.asarray(groups) == 0
         return cls(right[:, first].mean(axis=1), right[:, ~first].mean(axis=1))
 
@@ -156,8 +156,8 @@ def modal(predictions: ArrayLike, *, classes: int) -> NDArray[np.int64]:
 def pruning_identified(dense: ArrayLike, pruned: ArrayLike, *, classes: int) -> NDArray[np.bool_]:
     """The examples on which populations of dense and of pruned networks disagree.
 
-    Those whose modal predictions differ: pruning-identified exemplars (Hooker et al., 2019, "What
-    do compressed deep neural networks forget?").
+    These are the examples whose modal predictions differ, the pruning-identified exemplars of
+    Hooker et al. (2019), "What do compressed deep neural networks forget?".
 
     Args:
       dense: predictions `(networks, n)`.

@@ -86,9 +86,9 @@ def least_squares_errors(rng: np.random.Generator, which: str, **data: Any) -> t
 def refitted_errors(rng: np.random.Generator) -> list[float]:
     """One draw of test errors of least squares: dense, on the largest weights, on random ones.
 
-    Of 40 features 8 have a weight, 1; 200 examples, noise of variance 1. The ticket is refitted on
-    the 8 largest weights of the dense fit. The solution is unique, so the initial weights do not
-    matter.
+    There are 200 examples and noise of variance 1; 8 of 40 features have the weight 1, the others
+    0. The ticket is refitted on the 8 largest weights of the dense fit. The solution is unique, so
+    the initial weights do not matter.
 
     >>> dense, ticket, shuffle = refitted_errors(np.random.default_rng(0))
     >>> ticket < dense < shuffle

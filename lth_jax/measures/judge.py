@@ -30,19 +30,19 @@ SHOWN, STRICT = 0.05, 0.001  # error rates of intervals as shown, and of control
 DISCOVERY, REPLICATION = ROUNDS = ("discovery", "replication")
 
 VOID = "void"
-"""The verdict of a study one of whose controls was judged wrong."""
+"""The verdict of a study in which a control failed."""
 
 NO_TICKET = "premise not met"
-"""The verdict of a study without the tickets that its claim is about."""
+"""The verdict of a study whose setting has no winning tickets, which its claim presupposes."""
 
 HOLD = "controls hold"
-"""The verdict of the smoke size, which runs the controls alone."""
+"""The verdict at the smoke size, at which only the controls run."""
 
 MEASURED = "measured"
-"""A curve: the study describes, and has no verdict."""
+"""The result of a curve, which has no verdict."""
 
 OR = " or "
-"""Between the verdicts of a control of which each is right."""
+"""The separator of the verdicts that are correct for a control."""
 
 Found = dict[str, Any]
 """The JSON-like results of a study."""
@@ -151,7 +151,7 @@ def judgement(one: Found, failed: Sequence[str] = ()) -> Found:
 
     Args:
       one: from `found`.
-      failed: controls of the whole pipeline that were judged wrong; they make all studies void.
+      failed: controls of the whole pipeline that failed; any of them makes all studies void.
 
     Returns:
       `verdict`, `why` (one sentence), `decided_by`, the name of the primary that determines the
@@ -170,7 +170,7 @@ def judgement(one: Found, failed: Sequence[str] = ()) -> Found:
 
 
 def wrong_controls(one: Found) -> list[str]:
-    """The names of the controls that were judged wrong."""
+    """The names of the controls that failed."""
     return [c["name"] for c in one["controls"] if c["got"] not in c["expected"].split(OR)]
 
 
@@ -187,7 +187,7 @@ def _map(primaries: Sequence[Found]) -> Found:
         cells.setdefault(part["cell"] or part["name"], []).append(part)
     held = [c for c, parts in cells.items() if {_verdict(part) for part in parts} == {SUPPORTED}]
 
-    largest = max(part["delta"] for part in primaries) or 1.0  # margins have none of their own
+    largest = max(part["delta"] for part in primaries) or 1.0  # the δ of a margin is 0
 
     def room(part: Found) -> float:
         """How far a lower band lies above its δ, in units of δ."""
@@ -213,8 +213,8 @@ def overall(rounds: Mapping[str, Found]) -> Found:
 
     Returns:
       As `judgement`, with `rounds`: the verdict of each. `is_replicated` is False as long as one
-      round is missing; the verdict is then that of the other and does not count yet. The cells of
-      a map must hold in both rounds.
+      round is missing; the verdict is then provisional, that of the other round. The cells of a map
+      must hold in both rounds.
     """
     names = {name: rounds[name]["verdict"] for name in ROUNDS if name in rounds}
     first = rounds[next(iter(names))]

@@ -9,7 +9,7 @@ def at_loss(wanted: ArrayLike, losses: ArrayLike, values: ArrayLike) -> NDArray[
 
     Args:
       wanted: the loss of each seed, `[seeds]`. Beyond the losses of a seed, the value at the
-        nearest one counts.
+        nearest one is used.
       losses: `[steps, seeds]`, after several numbers of training steps, in any order.
       values: `[steps, seeds]`, of the same networks.
 

@@ -80,7 +80,7 @@ def kappas_lost(rng: np.random.Generator, n: int = 200, d: int = 24) -> list[flo
       d: features.
 
     Returns:
-      For Mixup and for CutMix.
+      `[1 − κ for Mixup, 1 − κ for CutMix]`.
 
     >>> mixup, cutmix = kappas_lost(np.random.default_rng(0))
     >>> mixup < cutmix

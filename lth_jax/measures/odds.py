@@ -123,11 +123,11 @@ def fitted_odds(draws: ArrayLike, values: ArrayLike, share: float = 0.05) -> Fit
 def described(
     draws: NDArray[np.float64], values: Mapping[str, NDArray[np.float64]], share: float = 0.05
 ) -> str:
-    """The odds of several arms by the fitted tails, in words; some may lie beyond a tail's end.
+    """The odds of several arms by the fitted tails, as text; some may lie beyond a tail's end.
 
     Args:
       draws: accuracies of random tickets in percent, `[seeds, n]`.
-      values: accuracies by arm, `[seeds]`; the first arm is compared with all draws, too.
+      values: accuracies by arm, `[seeds]`; the first arm is also compared with all draws.
       share: of the draws in the tail.
     """
     words = []

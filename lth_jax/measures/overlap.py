@@ -129,7 +129,7 @@ def kappas_between(first: tuple[Mask, Mask], second: tuple[Mask, Mask]) -> NDArr
     """κ between masks of two recipes on different data orders, mean of both directions.
 
     Args:
-      first: the masks of one recipe on two data orders, as of `member_kappas`.
+      first: the masks of one recipe on two data orders, as for `member_kappas`.
       second: those of the other recipe, on the same two orders.
     """
     (a, b), (c, d) = first, second

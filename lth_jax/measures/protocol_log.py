@@ -1,4 +1,4 @@
-"""The log of a study's protocol: a line of JSON for each version, only ever appended.
+"""The log of a study's protocol: a line of JSON for each version; lines are only appended.
 
 Each line holds the hash of its content and of the line before it, so an edit of any line but the
 last is detected.
@@ -20,7 +20,7 @@ class Version(TypedDict):
       hash: hash of `content`.
       date: date of its registration.
       reason: why it differs from the version before.
-      data_seen: whether data of the study had been seen by then.
+      data_seen: whether data of the study had been seen before the registration.
       content: JSON-like; the texts and numbers of the protocol.
       previous: the `content_key` of the line before; empty for the first.
     """
@@ -38,8 +38,8 @@ def read_log(path: Path) -> list[Version]:
     """All versions, the oldest first; none if there is no file.
 
     Raises:
-      CorruptError: a line is no version, its hash is not that of its content, or it is not the one
-        that the next line was appended to.
+      CorruptError: a line is not a version, its hash is not that of its content, or it has changed
+        since the next line was appended.
     """
     lines = path.read_text().splitlines() if path.is_file() else []
     found: list[Version] = []

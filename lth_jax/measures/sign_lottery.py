@@ -7,7 +7,7 @@ A network `f(x) = Σⱼ vⱼ relu(aⱼ x)` of one input learns `relu(x)` from x 
 
 Gradient flow from `|a| = |v|` keeps both signs (Du, Hu & Lee, 2018, on balanced layers): only units
 that start with `a > 0` and `v > 0` can learn, and one of them is enough. A single unit with random
-signs has them with probability 1/4; else its loss remains 1/4.
+signs has the right ones with probability 1/4; else its loss remains 1/4.
 """
 
 from typing import NamedTuple

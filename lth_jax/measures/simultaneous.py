@@ -27,10 +27,11 @@ def simultaneous(
     `α/2`. A resample in which a cell has no spread counts as infinite there, so very few seeds can
     give infinite intervals.
 
-    Simulated coverage of nominal 95 % intervals, for 6 and 48 correlated cells: 93–98 % for normal
-    and exponential values at 16 to 48 seeds, where random sign flips of the seeds have 92–95 % and
-    86–92 %. Where a cell fails in a tenth of the seeds it is 88–98 %, with sign flips 52–87 %: no
-    interval covers failures that have not occurred. `calibrated` simulates it on the given values.
+    The simulated coverage of nominal 95 % intervals, for 6 and 48 correlated cells, is 93–98 % for
+    normal and exponential values at 16 to 48 seeds (random sign flips of the seeds: 92–95 % and
+    86–92 %). If a cell fails in a tenth of the seeds, it is 88–98 % (sign flips: 52–87 %): no
+    interval covers failures that have not occurred. `calibrated` simulates the coverage on the
+    given values.
 
     Args:
       values: `[seeds, cells]`; seeds with a value that is not finite are excluded.

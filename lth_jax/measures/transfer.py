@@ -16,8 +16,8 @@ def fieller(
 
         (ā − τ b̄)² ≤ t² (s_aa − 2τ s_ab + τ² s_bb) / n
 
-    Where the denominators' mean is not different from 0, the set is unbounded, and so is the
-    interval; where it is 0, there is no estimate: NaN.
+    If the mean of the denominators does not differ significantly from 0, the set is unbounded, and
+    so is the interval; if it is 0, the estimate is NaN.
 
     Args:
       numerators: a, `[n]`, one per seed.
@@ -88,8 +88,8 @@ def carried_risks(rng: np.random.Generator, permuted: bool) -> tuple[float, floa
     """Excess risks of a residual layer: on the support of a plain layer, and on a shuffled one.
 
     The plain optimum is 10 by 10, a fifth of it off the diagonal and half of the diagonal nonzero.
-    Its support costs the residual layer 1 for each of the 5 zeros of the diagonal, a shuffled one
-    about 18.
+    Its support costs the residual layer 1 for each of the 5 zeros of the diagonal; a shuffled
+    support costs about 18.
 
     Args:
       rng: source of the optimum and of the shuffling.

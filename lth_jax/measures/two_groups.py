@@ -55,7 +55,7 @@ def pruned_errors(
     keep: int = 20,
     n: int = 1000,
 ) -> tuple[Errors, Errors]:
-    """A random classifier from n examples: its errors, and those of its largest weights.
+    """The errors of a random classifier of n examples, before and after magnitude pruning.
 
     The classifier is the mean of `y x`, which is determined by the random number of minority
     examples and normal noise of variance 1/n. Each group has separate features, so for a small

@@ -1,7 +1,7 @@
 """Verdicts on a claim from one number per seed, by a rule fixed beforehand.
 
 A claim states that an effect is above 0 (or, two-sided, not 0); δ is the smallest effect that
-matters. The corrected interval alone decides:
+matters. The corrected interval alone determines the verdict:
 
 | verdict | the interval |
 |---|---|
@@ -78,8 +78,8 @@ def verdict(interval: Interval, delta: float, *, two_sided: bool = False) -> str
 def all_of(verdicts: Sequence[str]) -> str:
     """The verdict on a claim with several parts (an intersection–union test).
 
-    Supported only if every part is; otherwise the verdict is the strongest of the failures. Each
-    part is tested at the full α (Berger, 1982).
+    Supported only if every part is supported; otherwise the verdict is the strongest of the
+    failures. Each part is tested at the full α (Berger, 1982).
 
     >>> all_of(["supported", "real, below δ"]), all_of(["supported", "inconclusive"])
     ('real, below δ', 'inconclusive')
@@ -93,9 +93,9 @@ def all_of(verdicts: Sequence[str]) -> str:
 def both_rounds(discovery: str, replication: str) -> str:
     """The verdict after a replication on fresh seeds and data.
 
-    Equal verdicts are kept. Two sizes of a real effect leave its size open. Where one round finds
-    an effect below δ and the other none, both exclude an effect of δ: not supported. A verdict
-    beside an inconclusive one is inconclusive. All other pairs contradict each other.
+    Equal verdicts are kept. Two real effects of different size leave the size open. If one round
+    finds an effect below δ and the other none, both exclude an effect of δ: not supported. With one
+    inconclusive round, the verdict is inconclusive. All other pairs contradict each other.
 
     >>> both_rounds("supported", "real, size open"), both_rounds("supported", "not supported")
     ('real, size open', 'not replicated')
@@ -122,7 +122,7 @@ def in_map(held: Collection[str]) -> str:
 def seeds_needed(
     values: ArrayLike, delta: float, *, power: float = 0.8, alpha: float = ALPHA
 ) -> int:
-    """The number of seeds that decides a question, from the spread of a pilot.
+    """The number of seeds needed for a verdict, from the spread of a pilot.
 
     `((z₁₋α/₂ + z₍₁₊power₎/₂) s / δ)²` with the pilot's standard deviation `s` and normal quantiles
     `z`: without an effect, the interval lies between −δ and δ; with one of 2δ, it lies above δ.

@@ -188,7 +188,7 @@ def group_norm(x: jax.Array, *, train: bool) -> jax.Array:
     fewer), in training and evaluation alike. Source: Wu and He (2018), table 3.
 
     Raises:
-      ValueError: if there are more than 16 channels and no multiple of 16.
+      ValueError: if the number of channels is above 16 and not a multiple of 16.
     """
     del train
     size = min(16, x.shape[-1])

@@ -43,11 +43,11 @@ class ResidualBlock(nn.Module):
 
 
 class BottleneckBlock(ResidualBlock):
-    """A residual block of a 1-wide, a 3-wide and a 1-wide convolution, four times as wide outside.
+    """A residual block of 1-wide, 3-wide and 1-wide convolutions, with `4 width` output channels.
 
-    The fields are those of `ResidualBlock`, but there are `4 width` output channels, dropout is
-    before the last convolution, and the 3-wide convolution has the stride, as in current
-    implementations ("v1.5"); in He et al. (2016) the first convolution has it.
+    The fields are those of `ResidualBlock`. Dropout is before the last convolution, and the 3-wide
+    convolution has the stride, as in current implementations ("v1.5"); in He et al. (2016) the
+    first convolution has it.
     """
 
     @nn.compact

@@ -114,8 +114,8 @@ def cutmix(key: Key, batch: Batch, rows: jax.Array, member: Member, constants: C
 
     λ ~ Beta(α, α) with `α = hyper["cutmix"]`, and λ = 1 for α = 0. The sides of the box are `√(1 −
     λ)` times those of the image, rounded down; its centre is uniform. The box is clipped to the
-    image, and λ becomes the fraction that was not replaced. Of a signal `(length,)` a window of `1
-    − λ` of its length is replaced. Targets must be soft.
+    image, and λ becomes the fraction that was not replaced. In a signal `(length,)`, a window of
+    `1 − λ` of its length is replaced. Targets must be soft.
     """
     by_chance, by_order, by_place = jax.random.split(key, 3)
     other = trees.index(batch, jax.random.permutation(by_order, len(batch.y)))

@@ -124,6 +124,13 @@ def distillation(logits: jax.Array, taught: DistillTargets) -> jax.Array:
 def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     """Half the squared distance, `½ Σⱼ (oᵢⱼ − tᵢⱼ)²` for each example i.
 
+    Args:
+      outputs: `(n, …)`, any float dtype.
+      targets: same shape.
+
+    Returns:
+      float32 `(n,)`.
+
     Raises:
       ValueError: outputs and targets have different shapes: `(n, 1)` and `(n,)` would broadcast.
 

@@ -180,14 +180,14 @@ def choose_plan(
     """Measures candidate plans on the given network, data and device, and returns the fastest.
 
     Plans whose compiled program needs more than the free memory are excluded. On CPUs, plans of the
-    host driver are measured only if the network has convolutions of XLA, which are slow inside of
-    loops, or if no other plan fits; narrow chunks come first there, and members one after the
-    other, since they usually win. All others run training steps on copies of the members in turn,
-    for `repeats` rounds; plans that take more than 1.5 times as long as the best are measured once.
-    The number of steps is such that the first plan takes a quarter of a second. The result of a
-    plan is its smallest time for a segment with validation. The cost includes padding. On CPUs, if
-    other processes use the cores, CPU time is compared instead of wall time, and by default the
-    choice is not cached.
+    host driver are measured only if the network has XLA convolutions, which are slow inside loops,
+    or if no other plan fits. Without XLA convolutions, narrow chunks and members one after the
+    other are measured first on CPUs, since they are usually fastest. The plans run training steps
+    on copies of the members in turn, for `repeats` rounds; plans that take more than 1.5 times as
+    long as the best are measured once. The number of steps is such that the first plan takes a
+    quarter of a second. The result of a plan is its smallest time for a segment with validation.
+    The cost includes padding. On CPUs, if other processes use the cores, CPU time is compared
+    instead of wall time, and by default the choice is not cached.
 
     Args:
       trainer: the static part.
@@ -251,7 +251,7 @@ def _ordered(plans: Sequence[Plan], setting: Setting) -> tuple[list[Plan], list[
 
 
 def _has_stock_convolutions(setting: Setting) -> bool:
-    """Whether the network has convolutions of XLA, which XLA:CPU runs slowly inside of loops."""
+    """Whether the network has convolutions of XLA, which XLA:CPU runs slowly inside loops."""
     trainer, members, _, validation = setting
     params, state = jax.eval_shape(lambda m: trees.index((m.params, m.state), 0), members)
     x = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), validation.x)

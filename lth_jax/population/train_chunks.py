@@ -57,6 +57,9 @@ def compile_segment(trainer: Trainer, plan: Plan) -> Segment:
       the leading axis of members, records and info is `plan.chunk`, `constants` are those of a
       `Trainer`, and n ≤ `trainer.eval_every` is the number of steps. Members and records are
       donated.
+
+    Raises:
+      ValueError: the plan is invalid, or needs more devices than there are.
     """
     check_plan(plan)
     segment = (_scan_segment if plan.driver == "scan" else _host_segment)(trainer, plan)

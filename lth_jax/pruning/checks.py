@@ -40,7 +40,7 @@ def check_params(params: Params, name: str = "params") -> None:
 
 
 def check_alone(params: Params, name: str = "params") -> None:
-    """Raises if `params` are all variables of Flax, where no `prunable` covers the collections.
+    """Raises if `params` holds other collections of Flax besides the parameters.
 
     Raises:
       ValueError: `params` is a mapping with the key `"params"` and others.
@@ -131,9 +131,9 @@ def check_scores(scores: Scores, mask: Mask) -> None:
 
 
 def check_finite(scores: Scores, mask: Mask, prunable: Prunable) -> None:
-    """Raises unless the live, prunable scores are finite numbers, where values can be read.
+    """Raises unless the live, prunable scores are finite.
 
-    Inside `jax.jit` or `jax.vmap` they cannot: see `scores.inspect`.
+    Traced scores, inside `jax.jit` or `jax.vmap`, are not checked: see `scores.inspect`.
 
     Raises:
       ValueError: a live score is NaN or infinite.

@@ -52,10 +52,11 @@ def when(condition: jax.Array, event: Callable[..., Any], state: Any, *operands:
 
 
 def guarded(condition: jax.Array, event: Callable[..., Any], state: Any, *operands: Any) -> Any:
-    """`event(state, *operands)` where `condition` holds, else `state`: for almost every step.
+    """`event(state, *operands)` where `condition` holds, else `state`.
 
-    A `lax.cond`, and under `jax.vmap` a select. A select alone makes XLA:CPU (jaxlib 0.10.2)
-    compute a moment of Adam twice, once for the new state and once for the update.
+    For conditions that hold at almost every step: a `lax.cond`, and under `jax.vmap` a select. A
+    select alone makes XLA:CPU (jaxlib 0.10.2) compute a moment of Adam twice, once for the new
+    state and once for the update.
 
     Args:
       condition: boolean scalar.

@@ -21,11 +21,11 @@ def prunable_leaves(
 ) -> Prunable:
     """Which leaves may be pruned.
 
-    By default every leaf of two axes or more except elementwise parameters of any shape: biases,
-    scales, offsets, gains, layer scales, and the parameters of normalisation layers. These are
-    recognised by their name, by a layer with `Norm` in its class or name, by a bias of the same
-    shape in the same layer, or by having only one axis longer than 1. A leaf called `kernel` or `w`
-    is always prunable.
+    By default, every leaf of two or more axes except elementwise parameters: biases, scales,
+    offsets, gains, layer scales, and the parameters of normalisation layers. These are recognised
+    by their name, by a layer with `Norm` in its class or name, by a bias of the same shape in the
+    same layer, or, with three or more axes, by having only one axis longer than 1. A leaf of two or
+    more axes called `kernel`, `w` or `embedding` is always prunable.
 
     Args:
       params: tree of floating-point arrays.
@@ -36,8 +36,8 @@ def prunable_leaves(
 
     Raises:
       TypeError: a leaf is not a floating-point array, or `predicate` is not a function.
-      ValueError: there is no leaf, a leaf is empty, nothing is prunable, or `params` are all
-        variables of Flax and there is no `predicate`.
+      ValueError: there is no leaf, a leaf is empty, nothing is prunable, or `params` holds other
+        collections of Flax besides the parameters and there is no `predicate`.
 
     >>> prunable_leaves({"kernel": jnp.zeros((2, 3)), "bias": jnp.zeros(3)})
     {'bias': False, 'kernel': True}

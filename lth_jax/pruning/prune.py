@@ -86,7 +86,7 @@ def prune(criterion: Criterion, scope: Scope, granularity: Granularity = weights
       `(params, mask, count, *, prunable, layouts=None, key=None, batches=None, initial=None) ->
       mask`, a `Pruner`. `layouts` (`lth_jax.layouts`, static like `prunable`) gives the meaning of
       the kernels' axes; `key`, `batches` and `initial` are passed to the criterion. Raises
-      `TypeError` for leaves that are not floating-point and for a count that is no whole number,
+      `TypeError` for leaves that are not floating-point and for a count that is not an integer,
       `ValueError` for a mask or scores of another structure, for a count that does not fit the
       scope, for a kernel without the layout that the granularity needs, and, where values can be
       read, for live scores that are NaN, infinite, or all equal while some of them are to be kept.

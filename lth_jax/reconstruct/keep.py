@@ -1,4 +1,4 @@
-"""How many weights of a matrix stay, and the best of them."""
+"""Selects the weights of a matrix that are kept: by number, mask or pattern."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -34,9 +34,10 @@ class Pattern:
 
 
 Keep: TypeAlias = Any
-"""What stays of weights `(inputs, outputs)`: a number of them (int32 scalar), a number for each
-output (int32 `(outputs,)`), the mask itself (boolean `(inputs, outputs)`), or a `Pattern`. Numbers
-may be traced; they are then not checked, and all weights stay where one is too large."""
+"""Which of the weights `(inputs, outputs)` are kept: a number of them (int32 scalar), a number for
+each output (int32 `(outputs,)`), the mask itself (boolean `(inputs, outputs)`), or a `Pattern`.
+Numbers may be traced; they are then not checked, and a number that is too large keeps all
+weights."""
 
 
 def is_mask(keep: Keep) -> bool:

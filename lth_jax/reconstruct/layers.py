@@ -1,4 +1,4 @@
-"""The layers of any function: which leaf enters which matrix product, and how."""
+"""Finds the layers of a function: the matrix products of data and entries of a leaf."""
 
 import hashlib
 import math
@@ -67,7 +67,7 @@ class Layer:
 
     @property
     def matrix(self) -> str:
-        """The shape in words: `inputs×outputs`, after the number of groups if there are several."""
+        """The shape as text: `inputs×outputs`, after the number of groups if there are several."""
         groups = f"{self.groups}×" if self.groups > 1 else ""
         return f"{groups}{self.inputs}×{self.outputs}"
 
@@ -209,7 +209,7 @@ def _places(view: View, matrix: Callable[[Any], Any], shape: tuple[int, ...]) ->
 
 
 def _clashes(sites: list[Layer]) -> dict[str, str]:
-    """The leaves of which a weight is in two different matrices, or twice in one."""
+    """The leaves with a weight in two different matrices, or twice in one, and the reason."""
     found: dict[str, str] = {}
     covered: dict[str, np.ndarray] = {}
     for site in {site.key: site for site in sites}.values():

@@ -32,9 +32,9 @@ class Reconstruction(NamedTuple):
     Attributes:
       method: a method of `lth.reconstruct`, such as `refit()` or `sparse_gpt()`.
       mask: `"criterion"`: the mask of the ladder's criterion. `"method"`: each layer keeps as many
-        weights as in that mask, but those that `method` chooses among the live ones.
+        weights as in that mask; `method` chooses them among the live ones.
       start: `"reconstructed"`: the ticket starts from the fitted weights instead of rewinding.
-        `"rewound"`: it starts as the ladder's `rewind` states; only the mask counts.
+        `"rewound"`: it starts as the ladder's `rewind` states; only the mask is used.
     """
 
     method: LayerMethod
@@ -52,11 +52,12 @@ class Reconstruction(NamedTuple):
         return f"{self.method.name}, mask of {self.mask}, {self.start} start"
 
     def check(self) -> None:
-        """Raises unless the parts are legal and change something.
+        """Raises unless the parts are legal and have an effect.
 
         Raises:
-          ValueError: an option is unknown, or the ticket would be that of the ladder without it.
-          TypeError: `method` is not built.
+          ValueError: an option is unknown, `method` has damping 0, or the ticket would be that of
+            the ladder without reconstruction.
+          TypeError: `method` is not a `LayerMethod`.
         """
         check_method(self.method)
         if self.method.damping == 0:
@@ -88,9 +89,10 @@ class Reconstruction(NamedTuple):
           f: a jittable function of the parameters and one batch, in evaluation mode.
           params: trained parameters.
           mask: the mask of the criterion.
-          live: the mask before; `mask` is a part of it.
+          live: the previous mask; `mask` is a subset of it.
           batches: calibration inputs.
-          prunable: which leaves may be pruned; those that are no layers keep weights and mask.
+          prunable: which leaves may be pruned; the weights of leaves that are not layers are masked
+            but not fitted.
 
         Returns:
           `(params, mask, info)`. `info` has bool arrays, an entry per leaf: `"few_rows"`, whether
@@ -183,10 +185,10 @@ def _check_damping(method: LayerMethod, layer: Layer, dtype: jnp.dtype) -> None:
 def _among_live(
     method: LayerMethod, weights: jax.Array, gram: jax.Array, mask: jax.Array, live: jax.Array
 ) -> jax.Array:
-    """The method's choice of as many weights as `mask` has, without those that are not live.
+    """The method's mask of as many weights as `mask` keeps, restricted to live weights.
 
-    An update may give a pruned weight a value, and with it a place in the method's mask. Live
-    weights with the largest `|w| ‖x‖` take such places.
+    The method may choose a pruned weight if an update gives it a value. Such weights are replaced
+    by the live weights with the largest `|w| ‖x‖`.
     """
     counts = jnp.sum(mask, axis=(1, 2), dtype=jnp.int32)
     _, chosen = solve_groups(method, weights, gram, counts)

@@ -31,7 +31,7 @@ class Product(NamedTuple):
 
 Rule = Callable[[Op, int], Product | None]
 """`(op, weights) -> product`: `weights` is the position of the operand that holds weights; None if
-the operation is no matrix product of that operand."""
+the operation is not a matrix product of that operand."""
 
 RULES: Registry[Rule] = Registry("product rule")
 """The rules by the name of the primitive; `register` adds one for a user-defined primitive."""
@@ -133,7 +133,7 @@ def _patches(
     groups: int,
 ) -> jax.Array:
     """All windows of `(batch, channels, *space)` as rows: `(groups, rows, channels · window)`."""
-    # Padded here: XLA's CPU backend errs where one side is cropped and another padded (0.10.2).
+    # Padded here: XLA:CPU (0.10.2) is wrong where one side is cropped and another padded.
     edges = [(*p, d - 1) for p, d in zip(padding, input_dilation, strict=True)]
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), *edges])
     found = lax.conv_general_dilated_patches(

@@ -56,8 +56,8 @@ def prune(
         dense network, which takes one more pass. Or a tree like `params`, as the counts of
         `lth.layerwise()` and `lth.erk()`; a vector where a leaf holds several layers.
       pattern: `(n, m)`: at most n of m consecutive inputs of each output.
-      mask: tree of booleans like `params`: the masks of the layers, as a ticket has them. Leaves
-        that are no layers are masked too.
+      mask: tree of booleans like `params`: the masks of the layers, such as those of a ticket.
+        Leaves that are not layers are masked, too.
       per: with `density`, whether the weights of a layer or those of one output compete.
       inputs: whether X are the activations of the network pruned so far, or of the dense one. For
         masks that remove whole units take "dense": in the pruned network a removed unit is 0, so
@@ -73,10 +73,10 @@ def prune(
     Raises:
       ValueError: not exactly one target; a prunable leaf that enters no matrix product; counts out
         of range; too few rows; batches of different shapes that enter different layers; activations
-        that are NaN or infinite; a layer that no input reaches; a singular Gram matrix with too
-        little damping; a network of which nothing is prunable.
-      TypeError: `batches` is no list, or holds pairs that `f` does not take; `method` is not built;
-        or the leaf of a layer is not floating-point or has fewer than 16 bits.
+        that are NaN or infinite; a layer whose inputs are all 0; a singular Gram matrix with too
+        little damping; no layer is prunable.
+      TypeError: `batches` is not a list, or holds pairs that `f` does not take; `method` is not a
+        `LayerMethod`; or the leaf of a layer is not floating-point or has fewer than 16 bits.
 
     >>> from lth_jax import reconstruct
     >>> def mlp(params, x):
@@ -175,7 +175,7 @@ def _chosen(found: Layers, prunable: Prunable | None, params: Params) -> list[La
 def mask_others(
     leaves: list[jax.Array], masks: list[jax.Array], layers: Sequence[Layer]
 ) -> list[jax.Array]:
-    """The leaves, those without a layer to prune masked."""
+    """The leaves, in which those without a layer to prune are masked."""
     inside = {layer.leaf for layer in layers}
     masked = apply_mask(masks, leaves)
     return [x if k in inside else masked[k] for k, x in enumerate(leaves)]
@@ -217,7 +217,7 @@ def _prune_layer(
 def solve_groups(
     method: LayerMethod, weights: jax.Array, gram: jax.Array, keep: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """The method for each group; all arguments have the groups first, but for a `Pattern`."""
+    """The method for each group; all arguments except a `Pattern` have the groups first."""
     same = isinstance(keep, Pattern)
     if len(weights) > 1:
         found: tuple[jax.Array, jax.Array]
@@ -258,7 +258,7 @@ def _checked_gram(
         raise ValueError(f"`batches` give '{layer.name}'{group} nothing but zeros as inputs.")
     check_rows(layer, rows, min_rows)
     limit = layer.inputs * float(jnp.finfo(work_dtype(gram.dtype)).eps)
-    if damping is not None and damping <= limit:  # more of it bounds the condition number
+    if damping is not None and damping <= limit:  # a larger one bounds the condition number
         values = np.asarray(jnp.linalg.eigvalsh(gram))
         values = values + damping * values.mean(axis=1, keepdims=True)
         if (values[:, 0] <= limit * values[:, -1]).any():

@@ -1,4 +1,4 @@
-"""Trains the weights that stay to restore the outputs of a dense network, block by block."""
+"""Trains the kept weights to restore the outputs of a dense network, block by block."""
 
 import fnmatch
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ def refine(
     steps: int = 300,
     optimizer: optax.GradientTransformation | None = None,
 ) -> tuple[Params, RefineReport]:
-    """Trains the remaining weights of one block of layers after the other; the mask stays.
+    """Trains the kept weights of one block of layers after the other; the mask does not change.
 
     A block runs from its first matrix product to the first one of the next block, the last block to
     the end of `f`. Its inputs are those that it gets in the network refined so far. Its targets are
@@ -64,9 +64,10 @@ def refine(
 
     Raises:
       ValueError: no batches, no blocks, a pattern without a layer, a layer in two blocks, blocks
-        that overlap or are out of order, trees that differ, or outputs of the dense network that
-        are NaN or infinite.
-      TypeError: `batches` is no list, or `steps` is not an integer.
+        that overlap or are out of order, `steps` below 1, trees that differ, or outputs of the
+        dense network that are NaN or infinite.
+      TypeError: `batches` is not a list, `blocks` not a list of lists, `steps` not an integer, or
+        `optimizer` not an optax optimizer.
 
     >>> from lth_jax import reconstruct
     >>> def mlp(params, x):

@@ -1,4 +1,4 @@
-"""A function cut into parts that run one after the other, each before the next product."""
+"""Splits a function into consecutive segments, each of which ends before a given product."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from lth_jax.reconstruct.layers import Layers
 from lth_jax.reconstruct.views import View
 from lth_jax.reconstruct.walk import Site, walk
-from lth_jax.structure.graph import Op, Value, trace
+from lth_jax.structure import graph
+from lth_jax.structure.graph import Block, Op, Value, trace
 
 
 class Flat(NamedTuple):
@@ -36,8 +37,9 @@ class Segment(NamedTuple):
     Attributes:
       leaves: the values of the parameters' leaves.
       ops: the operations.
-      reads: the values from before that this or a later segment reads, leaves excluded.
-      writes: likewise after the segment; those of its own, and those that pass through.
+      reads: earlier values that this or a later segment reads, without leaves.
+      writes: the values that later segments read, or that the function returns: results of this
+        segment and earlier values.
     """
 
     leaves: tuple[Value, ...]
@@ -47,15 +49,12 @@ class Segment(NamedTuple):
 
     def run(self, leaves: Sequence[Any], carried: Sequence[Any]) -> list[Any]:
         """The values of `writes`, from the parameters' leaves and the values of `reads`."""
-        env = dict(zip((*self.leaves, *self.reads), (*leaves, *carried), strict=True))
-        for op in self.ops:
-            results = op.bind(*(env[v] if v in env else v.constant for v in op.ins))
-            env.update(zip(op.outs, results, strict=True))
-        return [env[v] if v in env else v.constant for v in self.writes]
+        block = Block((*self.leaves, *self.reads), self.writes, self.ops)
+        return graph.run(block, (*leaves, *carried))
 
     @property
     def results(self) -> list[int]:
-        """The positions among `writes` of the floating-point values of its own."""
+        """The positions in `writes` of the floating-point results of this segment."""
         return [
             k
             for k, value in enumerate(self.writes)
@@ -75,7 +74,7 @@ def flatten(found: Layers, leaves: Sequence[Any], batch: Any) -> Flat:
             except StopIteration as end:
                 outs = end.value
                 break
-            if isinstance(event, Site):  # an operation whose place among the others is known
+            if isinstance(event, Site):  # an operation that marks the position of the product
                 marks.append(jax.lax.optimization_barrier(leaves[0]))
         return [x.read(leaves[x.leaf]) if isinstance(x, View) else x for x in outs], marks
 
@@ -103,7 +102,7 @@ def split(flat: Flat, cuts: Sequence[int]) -> list[Segment]:
 
 
 def _live(flat: Flat, position: int) -> tuple[Value, ...]:
-    """The values made before a position that are read from there on, in the order of making."""
+    """The values made before a position that are read after it, in the order of the program."""
     made = [*flat.data, *(value for op in flat.ops[:position] for value in op.outs)]
     read = {value for op in flat.ops[position:] for value in op.ins} | set(flat.outs)
     return tuple(value for value in made if value in read)

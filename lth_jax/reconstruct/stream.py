@@ -20,7 +20,7 @@ def check_batches(params: Params, batches: Any) -> list[Any]:
 
     Raises:
       ValueError: no parameters or no batches.
-      TypeError: `batches` is no list.
+      TypeError: `batches` is not a list.
     """
     if not jax.tree.leaves(params):
         raise ValueError("`params` has no leaves; give a tree of arrays.")
@@ -36,7 +36,7 @@ def check_batches(params: Params, batches: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def _pairs_named(batch: Any) -> Iterator[None]:
-    """Context that names `(inputs, targets)` as the cause if `f` fails on two arrays."""
+    """Raises `TypeError` with a hint if `f` fails on a pair of arrays (inputs and targets)."""
     try:
         yield
     except (AttributeError, TypeError, ValueError) as error:
@@ -101,7 +101,7 @@ class Stream:
         if leaf is not None:
             self.leaves[layer.leaf] = leaf
         if any(program.order.count(layer.key) > 1 for program in self.programs):
-            self._restart()  # what came after its first product was computed with the old weights
+            self._restart()  # values after its first product were computed with the old weights
 
     def _restart(self) -> None:
         self._passed = [0] * len(self._batches)
@@ -154,7 +154,7 @@ def grams(
 
     Raises:
       ValueError: no batches, or batches of different shapes that enter different layers.
-      TypeError: `batches` is no list.
+      TypeError: `batches` is not a list.
 
     >>> f = lambda params, x: jnp.tanh(x @ params["a"]) @ params["b"]
     >>> params = {"a": jnp.zeros((2, 3)), "b": jnp.zeros((3, 1))}

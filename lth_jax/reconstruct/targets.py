@@ -23,7 +23,7 @@ Targets = list[Keep]
 def from_density(
     layers: Sequence[Layer], density: float, per: Literal["layer", "output"]
 ) -> Targets:
-    """The same share of each layer, or of each output; halves round up, and at least 1 stays."""
+    """The same share of each layer or output, rounded half up; at least 1 weight is kept."""
     check_fraction("density", density)
     if per == "output":
         return [
@@ -82,12 +82,12 @@ def from_counts(layers: Sequence[Layer], counts: Any, params: Params) -> Targets
 
 
 def from_costs(layers: Sequence[Layer], costs: Sequence[jax.Array], count: int) -> Targets:
-    """One count for all layers: the weights compete by what the removal of each alone costs.
+    """One count for all layers: the weights compete by the cost of removing each alone.
 
     Args:
       layers: the layers.
       costs: for each layer `(groups, inputs, outputs)`.
-      count: weights kept in all; the most costly weight of each layer stays.
+      count: weights kept in all layers together; the most costly weight of each layer is kept.
     """
     check_global(layers, count)
     # The most costly weight comes first: no layer is emptied.

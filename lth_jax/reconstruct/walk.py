@@ -33,7 +33,7 @@ class Site(NamedTuple):
 
 
 class Use(NamedTuple):
-    """An operation that reads a leaf and is no product of data and weights."""
+    """An operation that reads a leaf and is not a product of data and weights."""
 
     leaf: int
     primitive: str
@@ -46,8 +46,8 @@ def walk(block: Block, inputs: Sequence[Any], leaves: Sequence[Any]) -> Walk:
     """Runs a block; yields a `Site` before each product, a `Use` before other uses of a leaf.
 
     A leaf is read from `leaves` at each operation that uses it, so that weights replaced between
-    two events count from then on. A scan that reads a leaf runs step by step, so that each layer of
-    a stack is a product of its own. A value is dropped after its last use.
+    two events take effect at once. A scan that reads a leaf runs step by step, so that each layer
+    of a stack is a separate product. A value is dropped after its last use.
 
     Args:
       block: the program.
@@ -119,7 +119,7 @@ def _read(x: Any, leaves: Sequence[Any]) -> Any:
 def _run(op: Op, operands: list[Any]) -> list[Any]:
     """The results; those of small integers that follow from constants stay NumPy arrays.
 
-    So an index is known to be static, also where the data are traced.
+    An index is therefore static even if the data are traced.
     """
     known = bool(operands) and all(isinstance(x, np.ndarray) for x in operands)
     if not known or not all(_is_small(v.aval) for v in op.outs):

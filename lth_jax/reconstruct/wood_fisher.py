@@ -1,4 +1,4 @@
-"""WoodFisher: a whole network at once, by the loss instead of the layers' outputs."""
+"""WoodFisher: prunes a whole network at once, by the loss instead of the layers' outputs."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -36,13 +36,13 @@ def wood_fisher(
     block: int = 64,
     damping: float = 0.01,
 ) -> tuple[Params, Mask]:
-    """Prunes by the empirical Fisher matrix of the loss and updates the weights that stay.
+    """Prunes by the empirical Fisher matrix of the loss and updates the kept weights.
 
     `F = 1/N Σ_n ∇ℓ_n ∇ℓ_nᵀ` over single examples, in blocks of consecutive weights of a leaf, plus
     λI. The weights with the smallest `w_p² / (2 [F⁻¹]_pp)` are pruned; the others minimise
     `(w' − w)ᵀ F (w' − w)` on the mask, which for one pruned weight is the update of Optimal Brain
-    Surgeon. It needs no matrix products, so any leaf may be pruned. Memory: `block` numbers for
-    each prunable weight, and the gradients of one batch.
+    Surgeon. The method does not use layers, so any leaf may be pruned. It stores `block` numbers
+    for each prunable weight, and the gradients of one batch.
 
     Source: Singh & Alistarh (2020), "WoodFisher: efficient second-order approximation for neural
     network compression", sections 3 and 4; there a block is inverted by Woodbury's formula.

@@ -151,5 +151,6 @@ def _goal(row: Mapping[str, Any]) -> str:
     if row["goal"] is None:
         return "–"
     sign = {"lower": "≤ ", "higher": "≥ "}.get(row.get("better", ""), "")
-    bounded = {row["ours"]: "ours ", row["ratio"]: "ratio "}.get(row.get("judged"), "")
-    return f"{bounded}{sign}{row['goal']:g}, {'' if row['met'] else 'not '}met"
+    bounded = {"ours": "ours ", "ratio": "ratio "}
+    named = [text for name, text in bounded.items() if row[name] == row.get("judged")]
+    return f"{''.join(named[:1])}{sign}{row['goal']:g}, {'' if row['met'] else 'not '}met"

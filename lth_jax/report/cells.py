@@ -98,7 +98,7 @@ class Tuned:
     """Ladders at several learning rates, with the rate of each network chosen on other seeds.
 
     Rates are cross-fitted: a seed of one half has the rate with the best mean of a metric over the
-    seeds of the other half, for each arm and level. So the choice is inside the interval.
+    seeds of the other half, for each arm and level. So the interval accounts for the choice.
 
     Args:
       results: cells by `cell_name(variant, rate)`; the variant `""` holds the ladder, and each

@@ -209,7 +209,7 @@ def sentence(text: str) -> str:
     >>> sentence("log of the share, per seed")
     'Log of the share, per seed.'
     """
-    first = text[:1].upper() if text[:1].isascii() else text[:1]  # κ is no Κ
+    first = text[:1].upper() if text[:1].isascii() else text[:1]  # keeps κ in lower case
     return first + text[1:] + "." * (text[-1:] not in ".?!")
 
 

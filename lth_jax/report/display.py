@@ -113,7 +113,7 @@ def left_out(run: RunRecord) -> list[str]:
 def alike(run: RunRecord) -> list[str]:
     """Sentences on controls with exactly the results of the tickets.
 
-    Such are controls that change a mask, of a method that starts with all weights.
+    Controls that change the mask have them if a method starts with all weights.
     """
     found: dict[tuple[str, ...], list[str]] = {}
     for level in run.levels:

@@ -155,7 +155,7 @@ def interval_of(row: Row, scale: float = 1.0) -> Interval:
 
 
 def _measured(tables: Iterable[Mapping[str, Floats]]) -> set[str]:
-    """The metrics with a number anywhere; without validation there is no early stop."""
+    """The metrics with a finite value; those at early stop have none without validation."""
     return {name for table in tables for name, values in table.items() if np.isfinite(values).any()}
 
 

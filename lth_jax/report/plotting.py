@@ -105,7 +105,7 @@ def panes(
 
 
 def legend(figure: Figure, axes: Axes) -> None:
-    """Below the axes, where it covers no data, in as many columns as fit."""
+    """Draws the legend below the axes, where it covers no data, in as many columns as fit."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         columns = next(n for n in range(len(labels), 0, -1) if n == 1 or _fits(figure, labels, n))
@@ -163,7 +163,7 @@ def plain_log(axis: Any) -> None:
 
 
 def value_ticks(axis: Any, values: Sequence[float]) -> None:
-    """Ticks at these values and nowhere else; at every second one where they are many."""
+    """Ticks at these values only; at every second one if there are more than 8."""
     shown = list(values)[:: 1 + (len(values) > 8)]
     axis.set_major_locator(ticker.FixedLocator(shown))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: tick_text(value)))
@@ -171,7 +171,7 @@ def value_ticks(axis: Any, values: Sequence[float]) -> None:
 
 
 def tick_text(value: float) -> str:
-    """Three digits, and all of a whole number below a million.
+    """A number with three significant digits; integers from 1000 to a million with all digits.
 
     >>> tick_text(1024), tick_text(0.0123456), tick_text(2e7)
     ('1024', '0.0123', '2e+07')

@@ -151,11 +151,11 @@ def values_at(trained: Trained, networks: Networks, metric: str) -> dict[int, fl
         if arm in level.arms and metric in level.results and (arm != DENSE or level.level == 0)
     ]
     if density is None:
-        return _by_replicate(found[-1], arm, metric) if found else {}
+        return by_replicate(found[-1], arm, metric) if found else {}
     distance = [abs(np.log(level.density / density)) for level in found]
     if min(distance, default=np.inf) > np.log(NEAR):
         return {}
-    return _by_replicate(found[int(np.argmin(distance))], arm, metric)
+    return by_replicate(found[int(np.argmin(distance))], arm, metric)
 
 
 def _levels(trained: Trained, run: str) -> Iterator[Level]:
@@ -164,12 +164,6 @@ def _levels(trained: Trained, run: str) -> Iterator[Level]:
     for name, record in trained.runs.items():
         if name.partition("@")[0] == wanted:
             yield from record.levels
-
-
-def _by_replicate(level: Level, arm: str, metric: str) -> dict[int, float]:
-    values = level.results[metric]
-    found = {m.replicate: float(values[i]) for i, m in enumerate(level.members) if m.arm == arm}
-    return dict(sorted(found.items()))
 
 
 class Judged(NamedTuple):
@@ -231,7 +225,7 @@ def curves(trained: Trained) -> list[Curve]:
         run = name.partition("@")[0]
         for level in record.levels:
             for arm in level.arms if trained.metric in level.results else ():
-                values = list(_by_replicate(level, arm, trained.metric).values())
+                values = list(by_replicate(level, arm, trained.metric).values())
                 interval = bounded(student_t(values), trained.metric)
                 curve = found.setdefault((run, arm), Curve(run, arm, {}))
                 curve.points[level.density] = interval
@@ -279,7 +273,7 @@ def cells(trained: Trained) -> list[list[str]]:
 
 
 def number_cells(trained: Trained) -> list[list[str]]:
-    """The paper's numbers that only the full size is compared with, the header first."""
+    """The paper's numbers that are compared at full size only, the header first."""
     return [["number", "expected", "source"]] + [
         [finding(trained.recipe, one.expected), expectation(one.expected), one.expected.source]
         for one in judged(trained)

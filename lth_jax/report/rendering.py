@@ -45,7 +45,7 @@ class Picture(NamedTuple):
 
     @property
     def element(self) -> str:
-        """The SVG as an element of a page: no prologue, and ids that only it has."""
+        """The SVG as an element of a page, without prologue and with unique ids."""
         svg = self.files["svg"].decode()
         element = svg[svg.index("<svg") :]
         element = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{self.name}-", element)

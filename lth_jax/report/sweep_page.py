@@ -136,8 +136,8 @@ def draw(sweep: SweepRecord) -> tuple[dict[str, Figure | str], dict[str, Caption
 def against_field(sweep: SweepRecord, field: str) -> Figure | str:
     """The metric at each cell's last level against a swept field, by arm.
 
-    Seeds are pooled with the replicates; each combination of the other fields has a panel of its
-    own; where those are more than 8, a text states this.
+    Seeds are pooled with the replicates, and each combination of the other fields has a panel. If
+    there would be more than 8 panels, the result is a text with the reason.
     """
     shown = quantity(str(sweep.metric))
     panels = sweep.by_setting(last_rows(sweep.rows, sweep.metric), but=field)
@@ -162,7 +162,7 @@ def against_field(sweep: SweepRecord, field: str) -> Figure | str:
 def curves(sweep: SweepRecord) -> Figure | str:
     """The metric against the weights remaining, a panel for each setting; seeds are pooled.
 
-    Where there are more than 8 settings, a text states this.
+    If there are more than 8 settings, the result is a text with the reason.
     """
     shown = quantity(str(sweep.metric))
     mine = [row for row in sweep.rows if row["metric"] == sweep.metric]

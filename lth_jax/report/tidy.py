@@ -1,6 +1,6 @@
 """Figures of tidy rows: the numbers that a study's verdict rests on.
 
-Rows are dictionaries with `metric` and `value`, and what distinguishes them: `arm`, `replicate`,
+Rows are dictionaries with `metric`, `value`, and distinguishing keys: `arm`, `replicate`,
 and the fields of a grid. Means and 95 % Student intervals are over all rows of one place.
 """
 

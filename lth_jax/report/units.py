@@ -34,7 +34,7 @@ __all__ = ["captions", "draw", "read", "rows", "table"]
 
 
 def draw(found: Units) -> dict[str, Figure]:
-    """Figures by file name; none where no unit is dead, since no network is smaller then."""
+    """Figures by file name; empty if no unit is dead."""
     units = {group["name"]: group["units"] for group in found.groups}
     if all(network.alive == units for network in found.networks):
         return {}

@@ -6,7 +6,13 @@ The store holds arrays, JSON and processes; their meaning is in the packages abo
 from lth_jax.store.checkpoints import Checkpoint, restore, save
 from lth_jax.store.environment import environment
 from lth_jax.store.errors import CorruptError, LostProcessError, StoreError
-from lth_jax.store.hashing import canonical, content_key, fingerprint, source_fingerprint
+from lth_jax.store.hashing import (
+    canonical,
+    code_fingerprint,
+    content_key,
+    fingerprint,
+    source_fingerprint,
+)
 from lth_jax.store.interrupts import Interrupted, Stop, interruptible, on_signals
 from lth_jax.store.listing import RunInfo, find_run, list_runs
 from lth_jax.store.nodes import Node, Partial, Progress, Store
@@ -48,6 +54,7 @@ __all__ = [
     "Team",
     "canonical",
     "check_folder_name",
+    "code_fingerprint",
     "content_key",
     "environment",
     "everyone",

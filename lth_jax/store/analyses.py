@@ -46,7 +46,7 @@ def add_analysis(path: str | Path, key: str, labels: dict[str, Any]) -> None:
     Args:
       path: the run's folder.
       key: the node's key.
-      labels: what distinguishes the node from the others, as JSON's types; `"kind"` among them.
+      labels: what distinguishes the node from the others, in JSON types; `"kind"` among them.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -136,7 +136,7 @@ def read_list(path: Path) -> list[dict[str, Any]]:
 
 
 def check_copy(path: Path, name: str) -> list[dict[str, Any]]:
-    """`read_copy`, but for what another process has not written yet, at this moment."""
+    """`read_copy`; while another process writes the list, its intact copy instead."""
     try:
         return read_copy(path, name)
     except CorruptError:

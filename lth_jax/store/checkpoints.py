@@ -68,7 +68,7 @@ def save(
     Raises:
       StoreError: the folder exists already, or cannot be written (permissions, a full disk); or a
         process other than 0 saves alone, whose arrays Orbax would leave out.
-      TypeError: a leaf is no array.
+      TypeError: a leaf is not an array.
       ValueError: two leaves share a name, or `meta` holds a NaN.
 
     >>> import tempfile
@@ -323,9 +323,9 @@ def _write_arrays(path: Path, arrays: dict[str, Any], compress: bool, team: Team
 
 @contextlib.contextmanager
 def _quiet_orbax() -> Iterator[None]:
-    # Orbax logs the traceback of every error that it also raises. And when one of its writes fails,
-    # Orbax 0.12.8 closes the event loop that TensorStore reports the other ones to, each of which
-    # then prints a traceback from a thread, at any time: after an error the hook stays.
+    # Orbax logs the traceback of every error that it also raises. When one of its writes fails,
+    # Orbax 0.12.8 closes the event loop to which TensorStore reports the other writes. Each of them
+    # then prints a traceback from a thread at some later time, so after an error the hook stays.
     logger, hook = logging.getLogger("absl"), sys.unraisablehook
 
     def but_late_reports(dropped: Any) -> None:

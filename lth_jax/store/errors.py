@@ -2,11 +2,11 @@
 
 
 class StoreError(Exception):
-    """The store cannot be read or written: unwritable, full, held elsewhere, or another format."""
+    """The store cannot be read or written: permissions, a full disk, a lock, or another format."""
 
 
 class CorruptError(StoreError):
-    """Something in the store is not what was written: the message names the folder and the file."""
+    """Stored data differ from what was written; the message names the folder and the file."""
 
 
 class LostProcessError(Exception):

@@ -1,8 +1,8 @@
 """Atomic writes of files, and folders with SHA-256 checksums.
 
-Files are forced to the disk (`fsync`) before they replace others; folders, and all new names, in
-the background, since a folder of arrays has a dozen files. A folder that a power loss truncates
-does not agree with its checksums. `settle` waits for those of a store.
+Files are flushed to the disk (`fsync`) before they replace others. Folders and new names are
+flushed in the background, since a folder of arrays has a dozen files; a folder that a power loss
+truncates does not match its checksums. `settle` waits until a store is flushed.
 """
 
 import concurrent.futures
@@ -40,10 +40,10 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def temporary(path: Path) -> Path:
-    """A new name for the next content of `path` to grow under: a hidden sibling.
+    """A unique temporary name, a hidden sibling of `path`, under which to write its next content.
 
-    No two calls give one name, so any number of threads and processes may write one path at once:
-    the last rename determines the content, which is always whole.
+    Any number of threads and processes may write one path at once: the last rename determines the
+    content, which is always whole.
 
     >>> name = temporary(Path("runs/a.json")).name
     >>> name.startswith(".a.json.") and name.endswith(".tmp")
@@ -69,8 +69,8 @@ def _stem(path: Path) -> str:
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary name to write to, and renames it to `path` when all is written.
 
-    The content is forced to the disk before. After an error nothing is left, and the old content
-    is unchanged.
+    The content is flushed to the disk before it is renamed. After an error nothing is left, and the
+    old content is unchanged.
 
     Raises:
       StoreError: for every `OSError`: a full disk, a folder that cannot be written.
@@ -103,7 +103,7 @@ def _remove_stale(path: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Removes a file or a folder, if it exists; what cannot be removed stays."""
+    """Removes a file or a folder, if it exists; errors are ignored."""
     if path.is_dir():
         remove(path)
     else:
@@ -112,7 +112,7 @@ def discard(path: Path) -> None:
 
 
 def _sync(*paths: Path) -> None:
-    """Forces files, and the entries of folders, to the disk, unless they are removed."""
+    """Flushes files and the entries of folders to the disk, except those that are removed."""
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
             descriptor = os.open(path, os.O_RDONLY)
@@ -130,7 +130,7 @@ def _sync_all(path: Path) -> None:
 
 
 def sync_later(path: Path) -> None:
-    """Forces a name and, if it is a folder's, all below it to the disk, in the background."""
+    """Flushes a file, or a folder and everything below it, to the disk in the background."""
     task = _SYNCS.submit(_sync_all, path)
     _unsettled[task] = path
     task.add_done_callback(lambda done: done.exception() or _unsettled.pop(done, None))
@@ -151,7 +151,7 @@ def settle(root: Path) -> None:
 
 
 def publish(grown: Path, path: Path) -> None:
-    """Renames `grown` to `path`, atomically, and forces it to the disk in the background."""
+    """Renames `grown` to `path` atomically, and flushes it to the disk in the background."""
     os.replace(grown, path)
     sync_later(path)
 
@@ -185,7 +185,8 @@ def read_json(path: Path) -> Any:
     """The value in a JSON file.
 
     Raises:
-      CorruptError: it is missing, is no file, or cannot be parsed; NaN and infinities are no JSON.
+      CorruptError: it is missing, is not a file, or cannot be parsed; NaN and infinities are not
+        JSON.
       StoreError: it cannot be read, for instance without permission.
     """
     try:
@@ -201,7 +202,7 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text; `ValueError` or `RecursionError` for what is none."""
+    """The value of a JSON text; raises `ValueError` or `RecursionError` for invalid JSON."""
     return json.loads(text, parse_constant=_no_json)
 
 

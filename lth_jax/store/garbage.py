@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from lth_jax.store import files, locks, sweeps
 from lth_jax.store.analyses import read_list
 from lth_jax.store.errors import CorruptError, StoreError
-from lth_jax.store.listing import is_run
+from lth_jax.store.listing import is_run, run_folders
 from lth_jax.store.nodes import Store
 from lth_jax.store.run_files import read_env, read_manifest, read_status
 
@@ -44,14 +44,13 @@ def listed(path: Path) -> list[str]:
 def find_garbage(store: Store, *, unfinished: bool = False) -> Garbage:
     """Finds the nodes that no run lists, except those that may still be needed.
 
-    Nothing is garbage while a run or a sweep is running. The finished nodes of a sweep are listed
-    when its cells are finished, so while a sweep is unfinished nodes are kept, and so they are
-    while a run whose damaged list was emptied is unfinished; unfinished nodes are kept while a run
-    or a sweep is unfinished.
+    Nothing is garbage while a run or a sweep is running. A sweep lists its finished nodes only when
+    its cells are finished. Finished nodes are therefore kept while a sweep is unfinished, or a run
+    whose damaged list was emptied. Unfinished nodes are kept while any run or sweep is unfinished.
 
     Args:
       store: the store.
-      unfinished: whether runs and sweeps that stopped may lose what they do not list yet.
+      unfinished: whether nodes that only stopped, unfinished runs and sweeps need are garbage, too.
 
     Raises:
       CorruptError: if a list of nodes is damaged, so that its nodes are unknown.
@@ -59,7 +58,7 @@ def find_garbage(store: Store, *, unfinished: bool = False) -> Garbage:
     # In this order, a run that lists its nodes and ends meanwhile is either busy or read.
     stored = list(store.keys())
     partial = sorted(path.name for path in store.root.glob("partial/*"))
-    busy, folders = _busy(store), _runs(store)
+    busy, folders = _busy(store), run_folders(store.root)
     needed = _needed(folders)
     nodes = [key for key in stored if key not in needed]
     runs = [path.name for path in folders if not _is_finished(path)]
@@ -87,10 +86,10 @@ def find_garbage(store: Store, *, unfinished: bool = False) -> Garbage:
 
 
 def delete(store: Store, garbage: Garbage) -> int:
-    """Deletes garbage whose lock no process holds and no run lists; returns the number of nodes."""
+    """Deletes garbage that no run lists and no process locks; returns the number of nodes."""
     if _busy(store):
         return 0
-    done, needed = 0, _needed(_runs(store))
+    done, needed = 0, _needed(run_folders(store.root))
     for key in (k for k in (*garbage.nodes, *garbage.partial) if k not in needed):
         with locks.try_hold(store.root / "locks" / f"{key}.lock") as free:
             if free:
@@ -133,9 +132,10 @@ class SweepRuns(NamedTuple):
 
 
 def sweep_runs(store: Store, path: Path) -> SweepRuns:
-    """The runs that only a sweep lists and only sweeps have opened, and the others.
+    """The runs of a sweep, by whether `remove_sweep` removes them.
 
-    A run whose record of environments is damaged counts as one that another command has opened.
+    It removes runs that no other sweep lists and only sweeps have opened. A run whose record of
+    environments is damaged counts as one that another command has opened.
 
     Args:
       store: the store.
@@ -179,12 +179,12 @@ def usage(store: Store) -> dict[str, Any]:
 
     Returns:
       `{"runs": [{"run", "own", "shared", "files"}], "unlisted", "partial", "sweeps", "other",
-      "total"}`: nodes that a run alone lists, nodes that others list too, and its folder. `own`
-      and `shared` are None for a run whose lists are damaged.
+      "total"}`. `own`: nodes that only this run lists; `shared`: nodes that other runs list, too;
+      `files`: the run's folder. `own` and `shared` are None for a run whose lists are damaged.
     """
     sizes = {key: size_of(store.path(key)) for key in store.keys()}
     lists: dict[str, list[str] | None] = {}
-    folders = _runs(store)
+    folders = run_folders(store.root)
     for path in folders:
         try:
             lists[path.name] = listed(path)
@@ -229,10 +229,6 @@ def _bytes(path: Path) -> int:
         return path.lstat().st_size if path.is_symlink() or path.is_file() else 0
     except OSError:
         return 0
-
-
-def _runs(store: Store) -> list[Path]:
-    return sorted(path for path in store.root.glob("*") if is_run(path))
 
 
 def _is_open(store: Store, sweep: Path) -> bool:

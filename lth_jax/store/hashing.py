@@ -15,7 +15,7 @@ from lth_jax.store.leaves import leaves
 
 
 def plain(obj: Any, *, name: str = "obj", nan_as_null: bool = False) -> Any:
-    """`obj` in JSON's own types: no numpy scalars, sequences as lists, named tuples as dicts.
+    """`obj` in JSON types: no numpy scalars, sequences as lists, named tuples as dicts.
 
     Args:
       obj: None, bools, numbers, strings, and sequences and string-keyed dicts of these.
@@ -23,7 +23,7 @@ def plain(obj: Any, *, name: str = "obj", nan_as_null: bool = False) -> Any:
       nan_as_null: whether NaN and infinities become None instead of an error.
 
     Raises:
-      TypeError: a value has no exact JSON form (an array, a set), or a key is no string.
+      TypeError: a value has no exact JSON form (an array, a set), or a key is not a string.
       ValueError: a float is NaN or infinite. Both messages name the place.
 
     >>> plain({"rates": (np.float64(0.5), 1), "deep": True})
@@ -120,21 +120,31 @@ def source_fingerprint(*modules: str) -> str:
     files: dict[str, bytes] = {}
     for module in modules:
         files |= _sources(module)
-    return content_key({name: _code(data) for name, data in files.items()})
+    return content_key({name: code_fingerprint(data) for name, data in files.items()})
 
 
 @functools.cache
-def _code(source: bytes) -> str:
-    """The SHA-256 of a source's syntax tree without docstrings; of its bytes if it has none."""
+def code_fingerprint(source: bytes) -> str:
+    r"""The SHA-256 of a source's syntax tree; of its bytes if it is not Python.
+
+    Comments, layout and strings that are statements, such as docstrings, do not count.
+
+    >>> code_fingerprint(b"x = 1") == code_fingerprint(b"x = (1)  # one\\n'A docstring of x.'")
+    True
+    """
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return hashlib.sha256(source).hexdigest()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            if ast.get_docstring(node, clean=False) is not None:
-                del node.body[0]
+        if isinstance(body := getattr(node, "body", None), list):
+            body[:] = [statement for statement in body if not _is_text(statement)]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _is_text(statement: ast.AST) -> bool:
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
 def _sources(module: str) -> dict[str, bytes]:

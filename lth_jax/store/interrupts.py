@@ -16,7 +16,7 @@ _MOMENT = 0.01  # seconds
 class Interrupted(SystemExit):
     """The process stopped at a signal.
 
-    Its exit code is 128 + the signal's number, as shells have it: 143 for SIGTERM, 130 for SIGINT.
+    Its exit code is 128 + the signal's number, as in shells: 143 for SIGTERM, 130 for SIGINT.
 
     Attributes:
       code: the exit code.
@@ -57,8 +57,8 @@ class Stop:
 def interruptible() -> Iterator[None]:
     """Context in which the first SIGTERM or SIGINT raises `Interrupted` at once.
 
-    The previous handlers act on a second one. For work that need not be saved: start-up, preparing
-    data, drawing figures. Native code, such as a compilation, ends first.
+    A second signal goes to the previous handlers. For work that need not be saved: start-up,
+    preparing data, drawing figures. Native code, such as a compilation, ends first.
 
     >>> with contextlib.suppress(Interrupted), interruptible():
     ...     signal.raise_signal(signal.SIGTERM)
@@ -86,7 +86,7 @@ def _raised_again(handle: Callable[[], None]) -> Iterator[None]:
     and in `__del__`, where the signal may arrive.
 
     Args:
-      handle: handles signals once more.
+      handle: installs the signal handlers again.
     """
     before = sys.unraisablehook
 
@@ -111,7 +111,7 @@ def _raised_again(handle: Callable[[], None]) -> Iterator[None]:
 def on_signals() -> Iterator[Stop]:
     """Context in which the first SIGTERM or SIGINT only sets a flag.
 
-    The previous handlers act on a second one: within `interruptible` it raises `Interrupted`.
+    A second signal goes to the previous handlers: within `interruptible` it raises `Interrupted`.
     Handlers belong to the main thread: entering the block elsewhere raises `ValueError`.
 
     >>> with on_signals() as stop:
@@ -130,7 +130,7 @@ def on_signals() -> Iterator[Stop]:
 
 @contextlib.contextmanager
 def postponed() -> Iterator[None]:
-    """Within the block signals wait; the last one acts when it ends.
+    """Context that defers signals; the last one is handled when the block ends.
 
     For short calls that must not be left halfway: Orbax runs an event loop to which threads of
     TensorStore report, and each prints a traceback once that loop is closed. In threads other than

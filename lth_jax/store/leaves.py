@@ -15,8 +15,8 @@ class Leaf(NamedTuple):
 
     Attributes:
       path: its keys from the root of the tree.
-      array: the values on the host; for a typed PRNG key, its raw data; an array that has parts in
-        other processes as it is.
+      array: the values on the host; for a typed PRNG key, its raw data; an array that is
+        distributed over processes, unchanged.
       key_impl: the name of the key's implementation; None for ordinary arrays.
     """
 
@@ -108,7 +108,7 @@ def _leaf(path: TreePath, value: Any) -> Leaf:
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         return Leaf(path, np.array(jax.random.key_data(value)), str(jax.random.key_impl(value)))
     array = np.array(value)
-    # ml_dtypes (bfloat16, int4, float8) have kind 'V' but are no structured types.
+    # ml_dtypes (bfloat16, int4, float8) have kind 'V' but are not structured types.
     if array.dtype.kind in "OSUMm" or array.dtype.names is not None:
         raise TypeError(f"`tree` at '{join(path)}' must be an array, got {type(value).__name__}.")
     return Leaf(path, array)

@@ -56,9 +56,14 @@ def list_runs(root: str | Path, *, pilots: bool = True) -> list[RunInfo]:
     >>> [info.status for info in list_runs(root)]
     ['interrupted']
     """
-    found = [_line(path) for path in Path(root).glob("*") if is_run(path)]
+    found = map(_line, run_folders(Path(root)))
     chosen = [info for info, pilot in found if pilots or not pilot]
     return sorted(chosen, key=lambda info: (info.created, info.run))
+
+
+def run_folders(root: Path) -> list[Path]:
+    """The folders of all runs, in the order of their names."""
+    return sorted(path for path in root.glob("*") if is_run(path))
 
 
 def is_run(path: Path) -> bool:
@@ -83,7 +88,7 @@ def find_run(root: str | Path, text: str) -> RunInfo:
     """
     if text and is_run(Path(text)):
         return _line(Path(text))[0]
-    runs = sorted(path.name for path in Path(root).glob("*") if is_run(path))
+    runs = [path.name for path in run_folders(Path(root))]
     return _line(Path(root) / find_name(text, runs, "run", root))[0]
 
 
@@ -91,7 +96,7 @@ def find_name(text: str, names: Sequence[str], kind: str, root: str | Path) -> s
     """The name that `text` abbreviates: itself, or the only one that begins or ends with it.
 
     An exact name counts before a beginning, and a beginning before an end. The beginning of the
-    hash is an end too.
+    hash counts as an end, too.
 
     Args:
       text: a name, a beginning, an end, or the beginning of the hash at the end.

@@ -78,7 +78,7 @@ def in_use(root: Path, what: str) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether another process holds (or hides) the lock at this moment."""
+    """Whether another process holds the lock at this moment; True, too, if it cannot be opened."""
     if not path.exists():
         return False
     with try_hold(path) as free:

@@ -1,8 +1,8 @@
 """The processes of one `jax.distributed` job: exchange of results; process 0 writes.
 
-All processes of a job run one program in step. What depends on the outside world (which files are
-there, the time, whether a signal came) must be the same in all of them, so one process reads it and
-sends it to the others. A process alone is a team of one and sends nothing.
+All processes of a job run one program in lockstep. Inputs from outside (existing files, the time,
+signals) must be the same in all of them, so one process reads these and sends them to the others.
+A single process is a team of one and sends nothing.
 """
 
 import contextlib

@@ -38,7 +38,7 @@ def read(path: Path, folder: str, kind: type[T], remedy: str = MADE_AGAIN) -> T:
       remedy: how to repair a damaged file, for the error.
 
     Raises:
-      CorruptError: in one sentence, if the file is missing, is no JSON, was changed after it was
+      CorruptError: in one sentence, if the file is missing, is not JSON, was changed after it was
         written, belongs to another folder, or has another shape.
 
     >>> import tempfile
@@ -65,7 +65,7 @@ def sealed(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def unsealed(found: Any, path: Path, remedy: str = MADE_AGAIN) -> dict[str, Any]:
-    """A record without its seal; `CorruptError` if it has none, or another one."""
+    """A record without its seal; raises `CorruptError` if the seal is missing or does not match."""
     if not isinstance(found, dict) or SEAL not in found:
         raise damaged(path, f"it has no `{SEAL}`", remedy)
     content = {name: value for name, value in found.items() if name != SEAL}
@@ -108,7 +108,8 @@ def read_line(
         such lines into the logs of runs.
 
     Raises:
-      CorruptError: the line is no JSON, was changed after it was written, or is of another log.
+      CorruptError: the line is not JSON, was changed after it was written, or belongs to another
+        log.
     """
     try:
         found = files.parse_json(line.decode())
@@ -133,7 +134,7 @@ def mismatch(value: Any, kind: Any, name: str = "its content") -> str | None:
 
     Args:
       value: from JSON.
-      kind: `Any`, a `TypedDict`, `dict[str, …]`, `list[…]`, a union, or one of JSON's own types.
+      kind: `Any`, a `TypedDict`, `dict[str, …]`, `list[…]`, a union, or a JSON type.
       name: name of the value, for messages.
 
     >>> mismatch({"rows": [0, "1"]}, dict[str, list[int]])

@@ -46,7 +46,7 @@ class Plans(TypedDict):
 class Manifest(Plans):
     """`manifest.json`.
 
-    `earlier` are the keys of nodes that a run begun again may list again; `emptied` states that its
+    `earlier` holds the keys of nodes that a restarted run may list again; `emptied` states that the
     list of nodes was lost.
     """
 
@@ -107,11 +107,11 @@ def read_config(path: str | Path) -> Any:
     """The configuration of a run, compared with the hash in the folder's name.
 
     Args:
-      path: the run's folder; like for all readers here.
+      path: the run's folder, as for all readers here.
 
     Raises:
-      CorruptError: it, or the identity, is missing or is not what the folder is named after; like
-        all readers here, in one sentence that names the file.
+      CorruptError: the configuration or the identity is missing, or does not match the hash in the
+        folder's name. As for all readers here, the message is one sentence that names the file.
     """
     path = Path(path).absolute()
     config, identity = files.read_json(path / CONFIG), read_identity(path)
@@ -162,7 +162,7 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def write_record(path: Path, name: str, value: Any) -> None:
-    """Writes one of the files above, but for the configuration."""
+    """Writes any of the files above except the configuration."""
     records.write(path / name, path.absolute().name, value)
 
 

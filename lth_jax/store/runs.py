@@ -44,7 +44,7 @@ T = TypeVar("T")
 class Run:
     """A run that this process, or its team, holds; made by `open_run`.
 
-    Of a team all processes call the same methods; process 0 writes and sends results to the others.
+    All processes of a team call the same methods; process 0 writes and sends results to the others.
 
     Attributes:
       path: the run's folder.
@@ -75,7 +75,7 @@ class Run:
         """Records how the work is divided, before step 1; a recorded plan is never overwritten.
 
         Returns:
-          The recorded plan: this one, as JSON holds it.
+          The recorded plan, in JSON types.
 
         Raises:
           StoreError: another plan is recorded already.
@@ -138,7 +138,7 @@ class Run:
         return dropped
 
     def restart(self) -> None:
-        """Empties the manifest, before all of it is listed again; the run is no longer finished.
+        """Empties the manifest of a run that starts again; the run is no longer finished.
 
         Until it is finished again, the manifest keeps the keys of the nodes that it listed.
         """
@@ -176,7 +176,7 @@ class Run:
         """Marks the run as finished with its present nodes, once they are on the disk.
 
         Args:
-          summary: what a list of runs shows (`RunInfo.summary`), as JSON's types.
+          summary: what a list of runs shows (`RunInfo.summary`), in JSON types.
         """
         passing = ("earlier", "emptied")
         self._change_manifest(lambda found: {k: v for k, v in found.items() if k not in passing})
@@ -259,15 +259,15 @@ def open_run(
     Args:
       root: the folder of all runs.
       name: letters, digits, `.`, `_` and `-`; the folder is `run_folder(name, config, identity)`.
-      config: what determines the result, as JSON's types (see `canonical`).
-      identity: further facts that determine it, as JSON's types: fingerprints of the functions
+      config: what determines the result, in JSON types (see `canonical`).
+      identity: further facts that determine it, in JSON types: fingerprints of the functions
         that the configuration names, so that a changed function is another run.
       env: versions and devices (see `environment`); kept in `env.json` with the plan, one entry per
         change.
       wait: whether to wait while another process holds the run.
       team: the processes that hold it together.
       pilot: whether it is a pilot run, which `lth ls` leaves out. A run that was ever opened
-        without this flag is no pilot.
+        without this flag is not a pilot run.
 
     Raises:
       StoreError: another process holds the run and `wait` is false; the folder cannot be written,

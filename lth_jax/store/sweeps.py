@@ -93,7 +93,7 @@ def open_sweep(root: str | Path, *, name: str, config: Any, team: Team = ALONE) 
     Args:
       root: the folder of all runs; the sweep is `sweeps/<name>-<first 8 digits of the hash>`.
       name: letters, digits, `.`, `_` and `-`.
-      config: all that determines the sweep, as JSON's types.
+      config: all that determines the sweep, in JSON types.
       team: the processes that are one worker; process 0 writes.
 
     Raises:
@@ -159,7 +159,7 @@ class SweepInfo(NamedTuple):
 
 
 def list_sweeps(root: str | Path, runs: Sequence[RunInfo]) -> list[SweepInfo]:
-    """All sweeps below `root`, by name, except those whose runs exist, but none in `runs`.
+    """All sweeps below `root`, by name; omits a sweep if its runs exist but none is in `runs`.
 
     Args:
       root: the folder of all runs.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from lth_jax.store import analyses, checkpoints, files, locks, records, sweeps
 from lth_jax.store.errors import CorruptError, StoreError
 from lth_jax.store.hashing import content_key
-from lth_jax.store.listing import is_run
+from lth_jax.store.listing import run_folders
 from lth_jax.store.nodes import Store
 from lth_jax.store.run_files import (
     CONFIG,
@@ -146,7 +146,7 @@ def verify_node(store: Store, key: str) -> Iterator[Problem]:
 
 
 def verify_rest(store: Store) -> Iterator[Problem]:
-    """The problems of what belongs to no single run: nodes, unfinished ones, sweeps, studies."""
+    """The problems of all that does not belong to a run: nodes, partial nodes, sweeps, studies."""
     for key in store.keys():
         yield from verify_node(store, key)
     for folder in sorted(store.root.glob("partial/*")):
@@ -203,7 +203,7 @@ def _record(path: Path, read: Callable[[Path], Any]) -> Iterator[Problem]:
 def verify_all(store: Store) -> Iterator[Problem]:
     """The problems of everything below a store's root, each once."""
     seen: set[Path] = set()
-    folders = sorted(path for path in store.root.glob("*") if is_run(path))
+    folders = run_folders(store.root)
     per_run = itertools.chain.from_iterable(verify_run(store, path) for path in folders)
     for problem in itertools.chain(verify_rest(store), per_run):
         if problem.path not in seen:

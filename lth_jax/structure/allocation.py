@@ -1,7 +1,7 @@
-"""Which number of units each group keeps, so that the summed score is largest within budgets.
+"""Chooses the number of units that each group keeps: the largest summed score within budgets.
 
-Costs are products of counts, so the problem is not linear. `milp` solves a sequence of linear ones
-around the best choice so far; `greedy` removes one step of a group at a time.
+Costs are products of counts, so the problem is not linear. `milp` solves a sequence of linear
+problems around the best choice so far; `greedy` removes one step of a group at a time.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,8 @@ class Problem(NamedTuple):
 
     Attributes:
       values: for each group, the summed score of each option, in the order of rising counts.
-      spent: int `[..., groups]` → float64 `[..., budgets]`, the share of each budget that the
-        options with these numbers cost.
+      spent: int `[..., groups]`, the index of each group's option → float64 `[..., budgets]`, the
+        cost as a share of each budget.
     """
 
     values: tuple[np.ndarray, ...]
@@ -40,18 +40,21 @@ class Problem(NamedTuple):
 
 
 Solve = Callable[[Problem], np.ndarray]
-"""From a problem whose smallest choice fits to the option of each group, int `[groups]`."""
+"""`problem -> choice`: the index of each group's option, int `[groups]`; the smallest must fit."""
 
 
 def greedy(problem: Problem) -> np.ndarray:
     """Lowers counts step by step, lowest score per saved cost first, until every budget holds.
 
-    A step leads from an option of one group to the next. Its cost is exact in the network so far,
-    as a share of the budgets that do not hold yet. Afterwards the steps that still fit return,
-    highest score per cost first.
+    A step leads from an option of one group to the next lower one. Its cost is the exact one in the
+    current network, as a share of the budgets that do not hold yet. Afterwards, counts are raised
+    again where that fits, highest score per cost first.
 
     Args:
-      problem: the problem.
+      problem: one whose smallest choice fits.
+
+    Returns:
+      The index of each group's option, int `[groups]`.
 
     >>> values = np.array([3.0, 5.0]), np.array([2.0, 9.0])
     >>> two = Problem(values, lambda choice: (choice.sum(-1, keepdims=True) + 1) / 2)
@@ -64,14 +67,18 @@ def greedy(problem: Problem) -> np.ndarray:
 def milp(problem: Problem) -> np.ndarray:
     """The best choice that a sequence of mixed-integer linear programs finds.
 
-    Starting from the choice of `greedy`, each program adds up the exact change of cost of each
-    group alone, and chooses one option of each group within a radius of the best choice so far.
-    What then exceeds a budget, because costs are products, is repaired as in `greedy`. A better
-    choice replaces the best one; otherwise the radius is halved. Where costs are sums over groups,
-    the first program is the whole problem. The result never scores below that of `greedy`.
+    The first best choice is that of `greedy`. Each program chooses one option of each group within
+    a radius of the best choice so far; it models the change of the cost as the sum of the exact
+    changes of each group alone. Costs are products, so the result may exceed a budget; it is then
+    repaired as in `greedy`. A better choice replaces the best one; otherwise the radius is halved.
+    If costs are sums over groups, the first program is exact. The result never scores below that of
+    `greedy`.
 
     Args:
-      problem: the problem.
+      problem: one whose smallest choice fits.
+
+    Returns:
+      The index of each group's option, int `[groups]`.
 
     >>> values = np.array([3.0, 5.0]), np.array([2.0, 9.0])
     >>> two = Problem(values, lambda choice: (choice.sum(-1, keepdims=True) + 1) / 2)

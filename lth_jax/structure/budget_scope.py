@@ -1,4 +1,4 @@
-"""A scope of units whose densities are shares of a cost: for ladders with budgets."""
+"""A scope of units whose density is a share of a cost, for ladders with budgets."""
 
 import functools
 import math
@@ -22,12 +22,12 @@ from lth_jax.types import Count, Info, Mask, Params, Prunable, Scores
 
 
 def by_budget(structure: Structure, cost: str = "flops", *, multiple: int = 1) -> Scope:
-    """A scope in which all units compete within a budget, which the density gives.
+    """A scope in which all units compete within a budget; the density is a share of a cost.
 
     `counts` gives the share `density` of the dense network's cost. `select` removes units,
     `multiple` of one group at a time, lowest score per saved cost first, until the network costs at
-    most that; then those that still fit return, highest score per cost first, as in `greedy`. Pure,
-    so that every member of a population has a budget and scores of its own.
+    most that; it then restores units that still fit, highest score per cost first. The scope is
+    pure, so each member of a population can have its own budget and scores.
 
     Args:
       structure: from `find_groups`; its pruner needs `granularity(structure)` and the leaves of
@@ -36,7 +36,7 @@ def by_budget(structure: Structure, cost: str = "flops", *, multiple: int = 1) -
       multiple: counts are multiples of it in groups that have that many units.
 
     Raises:
-      ValueError: `multiple` is below 1, there is no such cost, or int32 cannot hold it; from
+      ValueError: `multiple` is below 1, `cost` is unknown, or the dense cost exceeds int32; from
         `counts`, the density is outside (0, 1] or below the least possible share.
 
     >>> from lth_jax.structure.groups import find_groups

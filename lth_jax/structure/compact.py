@@ -26,7 +26,7 @@ class Smaller:
     """A program without some of its atoms; implements `Shrunk` for the `run` of rules."""
 
     def __init__(self, labels: dict[Value, Axes], left: np.ndarray, prefer: Prefer):
-        """Takes the atoms of all values and bool `[atoms]`, True = kept."""
+        """Initialises with the atoms of all values and bool `[atoms]`, True = kept."""
         self._labels, self._left, self._prefer = labels, left, prefer
 
     def kept(self, value: Value) -> list[np.ndarray]:
@@ -156,8 +156,8 @@ def check_units(structure: Structure, units: UnitMask) -> dict[str, np.ndarray]:
 def take(structure: Structure, params: Any, units: UnitMask, *, donate: bool = False) -> Any:
     """The parameters without the slices of removed units.
 
-    Leaves are cut one after the other: beside `params` and the result, memory holds one leaf at
-    most. NumPy leaves stay on the host (of a `np.memmap` only the kept slices are read), and the
+    Leaves are cut one after the other, so memory holds at most one leaf besides `params` and the
+    result. NumPy leaves stay on the host (of a `np.memmap` only the kept slices are read), and the
     result shares no memory with a leaf that it cuts. Also works for other trees of this structure
     (optimizer slots, masks). Results with equal numbers of kept units can be stacked to a
     population.

@@ -22,8 +22,8 @@ from lth_jax.structure.rules_reduce import own_layout, stock_layout
 from lth_jax.types import Params
 
 Terms = tuple[tuple[tuple[int, ...], tuple[tuple[int, str, int], ...]], ...]
-"""A cost: for each term its lengths, and for each axis that loses indices, axis, group and indices
-per unit."""
+"""A cost: for each term, the lengths of its axes, and `(axis, group, indices per unit)` for each of
+them that loses indices."""
 
 
 def evaluate(terms: Terms, gone: Mapping[str, Any]) -> Any:
@@ -139,7 +139,7 @@ _PRODUCTS: dict[str, Callable[[Op], Axes]] = {
 
 
 def _products(block: Block, repeats: int = 1, steps: Axes | None = None) -> Iterator[Any]:
-    """All products of a program: `(operation, repeats, axes of repeated steps that may go)`."""
+    """All products of a program: `(operation, repeats, axes of steps that may be removed)`."""
     steps = steps or []
     for op in block.ops:
         if op.name in _PRODUCTS:

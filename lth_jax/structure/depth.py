@@ -1,4 +1,4 @@
-"""Depth: residual blocks that a function can lose as a whole."""
+"""Depth: residual blocks that can be removed from a function as a whole."""
 
 import dataclasses
 import functools
@@ -26,12 +26,12 @@ class _Branch(NamedTuple):
 
 
 def blocks(structure: Structure) -> dict[str, tuple[str, ...]]:
-    """The residual blocks of a function that has written them out, one after the other.
+    """The residual blocks of a function that runs them one after the other, without a loop.
 
-    A block is the `f` of a sum `x + f(x)`, or a rematerialised call that contains such sums, if
-    leaves that nothing else reads make it zero when they are zero. The function without the block
-    then equals the masked one. Layers that run in a `lax.scan` are units of a group instead, along
-    the first axis of their stacked leaves.
+    A block is the `f` of a sum `x + f(x)`, or a rematerialised call that contains such sums, if it
+    has leaves that nothing else reads and is zero when these are zero. The function without the
+    block then equals the masked one. Layers that run in a `lax.scan` are units of a group instead,
+    along the first axis of their stacked leaves.
 
     Args:
       structure: from `find_groups`.
@@ -61,8 +61,8 @@ def remove_blocks(
 ) -> tuple[Any, Callable[..., Any]]:
     """The function without some residual blocks, and its parameters.
 
-    `apply(smaller, x) = original(masked, x)` where the leaves of the blocks are zero, gradients
-    included. The result is a function like any other: `find_groups` and `compact` take it.
+    `apply(smaller, x) = original(masked, x)`, where the leaves of the blocks are zero in `masked`;
+    the gradients are equal, too. `find_groups` and `compact` accept the new function.
 
     Args:
       structure: from `find_groups`.
@@ -142,7 +142,7 @@ def _proven(structure: Structure) -> tuple[frozenset[int], ...]:
     def flat(*ins: Any) -> list[Any]:
         return jax.tree.leaves(program.apply(*program.in_tree.unflatten(ins)))
 
-    # Two steps at least: reshapes lose track of an axis of one.
+    # At least two steps: an axis of length 1 is not followed through reshapes.
     masked = [*found, frozenset()]
     wide = stacked(flat, [0] * len(avals), avals, len(masked))
     if wide is None:
@@ -164,7 +164,7 @@ def _proven(structure: Structure) -> tuple[frozenset[int], ...]:
 
 
 def _branches(block: Block, leaves: int) -> Iterator[_Branch]:
-    """The sums `x + f(x)` whose branch reads leaves of its own, in the order of the program."""
+    """The sums `x + f(x)` whose branch alone reads some leaves, in the order of the program."""
     makers = {value: op for op in block.ops for value in op.outs}
     places = {value: k for k, value in enumerate(block.ins[:leaves])}
 

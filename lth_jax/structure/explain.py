@@ -1,4 +1,4 @@
-"""Why indices of a leaf cannot be removed, or with what: the equations that tie or pin them."""
+"""Explains why indices of a leaf cannot be removed, or with which leaves: by equations."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Member(NamedTuple):
 
 
 class Why(NamedTuple):
-    """The answer of `Structure.why`; `str` has it as text.
+    """The result of `Structure.why`; `str` formats it as text.
 
     Attributes:
       leaf: the name of the leaf.
@@ -149,7 +149,7 @@ class Constraints:
     """
 
     def __init__(self, links: Links, solution: Solution):
-        """Joins the ties to arrays."""
+        """Concatenates the ties."""
         self.links, self.solution = links, solution
         none = [np.zeros(0, np.int64)]
         self._a = np.concatenate([tie.a for tie in links.ties] or none)
@@ -308,7 +308,7 @@ def _maker(block: Block, found: Constraints, atom: int) -> Op | None:
 
 
 def _together(found: Constraints, atoms: Atoms) -> tuple[Equation, ...]:
-    """What ties the first two indices to each other, if they are tied."""
+    """The equations that tie the first two indices to each other, if they are tied."""
     two = atoms[:2]
     if len(two) < 2 or len(np.unique(found.solution.component[two])) > 1:
         return ()
@@ -335,7 +335,7 @@ def _type(aval: Any) -> str:
 def _line(op: Op) -> str:
     """The innermost line of the user's program, with the last three parts of the file's path.
 
-    Functions of JAX that are compiled once for several calls have no line of their own.
+    Functions of JAX that are compiled once for several calls have no separate line.
     """
     lines = filter(None, map(source_info_util.summarize, reversed(op.sources)))
     short = "/".join(Path(next(lines, "")).parts[-3:])

@@ -39,8 +39,8 @@ class Value:
 
     Attributes:
       aval: shape and dtype.
-      constant: the array itself for literals and closed-over arrays, else None. Read values by
-        `np.asarray`: operations on a `jax.Array` are traced where the graph is read in a trace.
+      constant: the array itself for literals and closed-over arrays, else None. Read it by
+        `np.asarray`: inside a trace, operations on a `jax.Array` would be traced.
     """
 
     aval: Any
@@ -91,11 +91,15 @@ class Block(NamedTuple):
     ops: tuple[Op, ...]
 
 
-def run(block: Block, args: Sequence[Any]) -> list[Any]:
-    """Runs a program."""
+def run(
+    block: Block,
+    args: Sequence[Any],
+    bind: Callable[..., Sequence[Any]] = lambda op, *ins: op.bind(*ins),
+) -> list[Any]:
+    """Runs a program; `bind` computes the results of an operation from its inputs."""
     env = dict(zip(block.ins, args, strict=True))
     for op in block.ops:
-        results = op.bind(*(env.get(v, v.constant) for v in op.ins))
+        results = bind(op, *(env.get(v, v.constant) for v in op.ins))
         env.update(zip(op.outs, results, strict=True))
     return [env.get(v, v.constant) for v in block.outs]
 

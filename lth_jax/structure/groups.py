@@ -50,7 +50,7 @@ class Structure:
     Attributes:
       groups: the removable units.
       pinned: for each axis of each leaf, the reasons why indices are in no group; empty if and only
-        if all are in one.
+        if each index is in a group.
       unused: names of leaves that the function does not use.
       unknown: names of primitives without a rule; their operands and results are pinned.
       params: the parameters' shapes and dtypes.
@@ -129,7 +129,7 @@ class Structure:
         )
 
     def removable(self, *patterns: str) -> "Structure":
-        """As `only`, for groups whose compacted network equals the masked one.
+        """As `only`; raises unless the compacted network equals the masked one.
 
         Raises:
           ValueError: a pattern matches no group, no group is left, or a group is not exact.
@@ -189,7 +189,7 @@ class Structure:
         )
 
     def __getitem__(self, name: str) -> Group:
-        """The group of this name."""
+        """The group of this name; `KeyError` if there is none."""
         for group in self.groups:
             if group.name == name:
                 return group
@@ -224,15 +224,15 @@ def find_groups(
 
     Every index of every axis of every value is an atom. The rule of each primitive ties atoms that
     must be removed together and pins atoms that cannot be removed. The units are the connected
-    components that contain parameters and no pinned atom. Pinned are the axes of `args`, of the
-    results (see `pin_outputs`), and of primitives without a rule. Layers of a `lax.scan` are units
+    components that contain parameters and no pinned atom. The axes of `args`, of the results (see
+    `pin_outputs`) and of primitives without a rule are pinned. Layers of a `lax.scan` are units
     along the first axis of their stacked leaves. Only shapes are needed; nothing is computed. The
     dependency graph of units is from DepGraph (Fang et al., 2023).
 
     Args:
       apply: a jittable function `(params, *args) -> out`.
-      params: a pytree of arrays or `jax.ShapeDtypeStruct`s, all arrays that may lose slices
-        (including BatchNorm statistics, if they are an input).
+      params: a pytree of arrays or `jax.ShapeDtypeStruct`s: all arrays that may lose slices,
+        including BatchNorm statistics if they are an input.
       *args: pytrees of arrays or `jax.ShapeDtypeStruct`s: the inputs.
       pin_outputs: whether results keep their shape: a bool, or a prefix tree of bools for `out`
         (`(True, False)` for logits and new BatchNorm statistics).

@@ -1,7 +1,7 @@
 """Whether a program passes an input on unchanged where its parameters are zero.
 
-A program is vmapped over steps with parameters of their own. Along the axis of the steps the rules
-then state whether the values of a step are zero, as they do for units along other axes.
+The program is vmapped over steps with separate parameters. Along the axis of the steps the rules
+then determine whether the values of a step are zero, as they do for units along other axes.
 """
 
 import contextlib

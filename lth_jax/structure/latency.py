@@ -46,8 +46,8 @@ def measure_latency(
     """Measures a compiled function with all units, the fewest, and some counts of each group.
 
     The prediction adds up the savings of the groups, `dense − r Σ_g (dense − latency_g(count_g))`,
-    with linear interpolation between counts. One factor `r` makes it right for the network with one
-    unit of each group, since savings of neighbouring layers overlap. Tables of latencies are from
+    with linear interpolation between counts. The factor `r` makes it exact for the network with one
+    unit in each group, since savings of neighbouring layers overlap. Tables of latencies are from
     HALP (Shen et al., 2022, "Structural pruning via latency-saliency knapsack").
 
     Args:
@@ -55,8 +55,8 @@ def measure_latency(
       params: arrays of the analysed shapes; their values do not matter.
       *inputs: the further arguments of the function, on whose batch the latency depends.
       points: counts of each group that are measured, 1 and all units included; at least 2.
-      repeats: alternated rounds of a measurement, of which the fastest counts.
-      copies: number of repetitions with new buffers; the median counts.
+      repeats: number of alternated rounds of a measurement; the fastest is used.
+      copies: number of repetitions with new buffers; their median is used.
 
     Raises:
       ValueError: a number is out of range, `inputs` is empty, or a group is not exact.
@@ -92,7 +92,7 @@ def measure_latency(
     gains = {
         n: [1 - relative[str((n, k))] for k in grid[:-1].tolist()] for n, grid in grids.items()
     }
-    # Noise must not make a larger network a faster one.
+    # Noise must not make a larger network faster than a smaller one.
     saved = {n: np.maximum.accumulate([0.0, *g[::-1]])[::-1] for n, g in gains.items()}
     total = sum(float(s[0]) for s in saved.values())
     scale = dense * max(1 - relative[_LEAST], 0) / total if total else 0.0

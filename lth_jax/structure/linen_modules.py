@@ -11,7 +11,7 @@ from flax import linen as nn
 from lth_jax import trees
 
 _MOST = 1000
-"""Modules whose shapes are compared with those wanted."""
+"""The maximum number of modules whose shapes are compared."""
 
 Sizes = tuple[int, ...]
 Shapes = dict[str, tuple[int, ...]]
@@ -37,7 +37,7 @@ def resized(
     def wrong(sizes: Sizes) -> int | None:
         try:
             found = shapes(sizes)
-        except Exception:  # sizes that the module refuses, in whatever way
+        except Exception:  # the module may reject these sizes by any error
             return None
         if not _alike(found, wanted):
             return None
@@ -64,7 +64,7 @@ def resized(
             left = wrong(other)
             if left is not None and left <= gap:
                 heapq.heappush(heap, (left, other))
-                if left < gap:  # continues from there; the rest of these may come later
+                if left < gap:  # `other` is searched next; the remaining neighbours later
                     heapq.heappush(heap, (gap, sizes))
                     break
     if closest[0]:
@@ -85,7 +85,7 @@ def _alike(a: Shapes, b: Shapes) -> bool:
 
 
 def _options(sizes: Sizes, before: Shapes, wanted: Shapes) -> list[list[int]]:
-    """For each integer, itself and what the changed lengths could make of it."""
+    """For each integer, itself and its values after the changes of lengths."""
     changed = {
         (old, new)
         for name, shape in before.items()

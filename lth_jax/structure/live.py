@@ -121,8 +121,8 @@ def effective_density(
 ) -> float:
     """The density of the mask without the weights of dead units.
 
-    It is at most the density of the mask. Vysogorets & Kempe (2023) remove single connections, this
-    function whole units.
+    It is at most the density of the mask. Vysogorets & Kempe (2023) remove single connections; this
+    function removes whole units.
 
     Args:
       structure: from `find_groups`.

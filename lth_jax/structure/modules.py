@@ -38,8 +38,8 @@ def rebuild(
     NNX and Equinox modules become copies that hold `params`, with fitting sizes as attributes. Of a
     Linen module, integers among its fields (also in tuples and in modules that are fields) are
     replaced until `init` gives the shapes of `params`; it is then applied to `params`. The outputs
-    are compared with those of `reference` in any case. Modules that write a size in their code, or
-    whose formula contains a width that changed, cannot be rebuilt: use `params` and the function.
+    are always compared with those of `reference`. Modules with a hard-coded size, or whose formula
+    contains a width that changed, cannot be rebuilt: use `params` and the function.
 
     Args:
       module: the analysed module: of Linen (unbound), NNX or Equinox.

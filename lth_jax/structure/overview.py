@@ -12,7 +12,7 @@ from lth_jax.structure.group import Group, Slot
 
 HEADER = ("group", "units", "leaves", "weights/unit", "kind", "slices of a unit")
 _ROWS = 24
-"""Rows of a figure; lighter ones are joined."""
+"""The maximum number of rows of a figure; rows with fewer weights are joined."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -77,7 +77,7 @@ def rows(groups: Sequence[Group], shapes: Shapes, kept: Mapping[str, np.ndarray]
 
 
 def _alike(groups: Sequence[Group], depth: int) -> dict[str, list[Group]]:
-    """The groups by the first parts of their names with `*` for numbers, in the order of these."""
+    """The groups by the first parts of their names, with `*` for numbers; in numerical order."""
     found: dict[str, list[Group]] = {}
     for group in sorted(groups, key=lambda group: [int(n) for n in re.findall(r"\d+", group.name)]):
         leaf, axis = group.name.split("#")[0].rsplit(":", 1)

@@ -56,7 +56,7 @@ def _product(sizes: Sequence[Any], axes: Sequence[int]) -> Any:
 
 
 ALIKE = ("class_token", "embeddings", "pos_embedding", "position_embedding", "positions")
-"""Leaves whose initial variance does not depend on the size; `embeddings` are of Haiku."""
+"""Leaves whose initial variance does not depend on the size; `embeddings` is Haiku's name."""
 FANS: dict[layers.Initialization, Fan] = {
     layers.glorot_normal: fan_average,
     layers.he_normal: fan_in,

@@ -93,8 +93,8 @@ def _scan(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 def _steps(links: Links, op: Op, ins: list[Axes]) -> list[Atoms]:
     """The atoms of the steps in each stacked result.
 
-    A step that reads parameters alone is a unit if, without them, it passes the carry on unchanged,
-    as a residual layer does: removing it then equals masking it.
+    If all stacked operands are parameters, a step is a unit if it passes the carry on unchanged
+    where these are zero, as a residual layer does: removing it then equals masking it.
     """
     n, m = scan_parts(op)
     reason, results = "`scan` runs along it", len(op.outs) - (m - n)
@@ -135,7 +135,7 @@ def _masked_steps(op: Op, given: Sequence[np.ndarray]) -> tuple[np.ndarray, list
 
 @functools.lru_cache(maxsize=64)
 def _side_by_side(op: Op) -> Block | None:
-    """The body of a scan for all steps at once, each with a carry of its own."""
+    """The body of a scan for all steps at once, each with a separate carry."""
     n, body = scan_parts(op)[0], op.blocks[0]
     axes = [None if k < n else 0 for k in range(len(body.ins))]
     with op.context.manager:
@@ -286,7 +286,7 @@ def _run_custom_jvp(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
 
 
 def _run_custom_vjp(shrunk: Shrunk, op: Op, args: Sequence[Any]) -> list[Any]:
-    """The same for a custom VJP rule, which recomputes its residuals."""
+    """As `_run_custom_jvp`, for a custom VJP rule, which recomputes its residuals."""
 
     @jax.custom_vjp
     def call(*xs: Any) -> tuple[Any, ...]:

@@ -110,7 +110,7 @@ def _gather(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     free = [d for d in range(len(op.outs[0].shape)) if d not in dims.offset_dims]
     beside = dict(zip(dims.start_indices_batching_dims, dims.operand_batching_dims, strict=True))
     for k, (d, atoms) in enumerate(zip(free, indices[:-1], strict=True)):
-        # A batching axis reads zeros of its slice of the operand, others any of its entries.
+        # An index of a batching axis reads its own slice of the operand, others any entry.
         held = links.content(operand[beside[k]]) if k in beside else FINITE
         out[d] = links.with_content(atoms, held)
     if known is not None:

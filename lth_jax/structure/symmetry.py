@@ -56,7 +56,7 @@ def _check_order(group: Group, order: Any) -> np.ndarray:
 
 
 def match(structure: Structure, target: Params, params: Params, *, sweeps: int = 100) -> Orders:
-    """The permutation of the units of `params` that agrees best with `target`.
+    """The permutations of the units of `params` that agree best with `target`.
 
     Weight matching (Ainsworth, Hayase & Srinivasa, 2023, Git Re-Basin): maximises `Σ ⟨target,
     permute(params, orders)⟩` by one linear assignment per group in turn, until no group improves.
@@ -69,7 +69,7 @@ def match(structure: Structure, target: Params, params: Params, *, sweeps: int =
       sweeps: maximal number of rounds over all groups.
 
     Returns:
-      `orders` for `permute`.
+      `orders` for `permute`: group name → int `[units]`.
 
     >>> import jax.numpy as jnp
     >>> from lth_jax.structure.groups import find_groups
@@ -84,8 +84,8 @@ def match(structure: Structure, target: Params, params: Params, *, sweeps: int =
 def align(structure: Structure, target: Params, params: Params, *, sweeps: int = 100) -> Params:
     """Permutes the units of `params` to agree best with `target`.
 
-    `permute` with the result of `match`. `functools.partial(align, structure)` can be the argument
-    `align` of `landscape.along_line`.
+    Applies `permute` with the result of `match`. `functools.partial(align, structure)` can be the
+    argument `align` of `landscape.along_line`.
 
     Args:
       structure: as in `match`.
@@ -110,7 +110,7 @@ def transplant(large: Structure, params: Params, small: Structure, orders: Order
       large: the structure of the source network.
       params: its parameters.
       small: the structure of the target network, with the same leaf names and group positions.
-      orders: from `match_across`; of absent groups the first units are used.
+      orders: from `match_across`; for absent groups the first units are used.
 
     Raises:
       ValueError: the networks do not fit.
@@ -252,7 +252,7 @@ def _agreement(a: Params, b: Params) -> float:
 def _similarity(
     large: Structure, params: Params, small: Structure, target: Params, orders: Orders, group: Group
 ) -> np.ndarray:
-    """The gain of unit v of the large network as unit u: `[units, wider units]`."""
+    """The agreement of each unit with each unit of the large network: `[units, wider units]`."""
     wide, narrow = trees.to_named(params), trees.to_named(target)
     where = _places(large, small, orders)
     total = np.zeros((group.units, large[group.name].units))

@@ -82,7 +82,7 @@ def planned(
       options: the configured options.
       programs: the programs that will train.
       always: whether to measure a configured plan too.
-      on_start: called before a measurement, not where the choice is cached.
+      on_start: called before a measurement; not if the choice is cached.
 
     Raises:
       PlanError: no plan fits the devices or the memory.

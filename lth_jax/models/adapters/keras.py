@@ -31,7 +31,7 @@ def from_keras(
     Keras numbers unnamed layers over the whole process (`dense_3`), and the paths with them: name
     the layers of a model whose tickets are saved. Parameters are converted to the dtypes of the
     variables, and layers compute in that of their dtype policies. Losses of layers
-    (`kernel_regularizer`, `add_loss`) are no part of the outputs.
+    (`kernel_regularizer`, `add_loss`) are not part of the outputs.
 
     Args:
       model: a `keras.Model` whose variables exist: it has a `keras.Input` or was called once.
@@ -44,7 +44,7 @@ def from_keras(
       output: applied to the model's result; required if that is a tuple.
 
     Raises:
-      TypeError: if `model` is no Keras model, or requires more arguments than its inputs; from
+      TypeError: if `model` is not a Keras model, or requires further arguments; from
         `apply`, if it returns a tuple and there is no `output`.
       ValueError: if Keras runs on another backend, the model has no variables yet, two variables
         share a path, `initial` is unknown, or the model cannot be cloned; from `apply` with

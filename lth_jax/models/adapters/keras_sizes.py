@@ -28,7 +28,7 @@ def to_keras(model: Any, params: Params, state: Any) -> Any:
       state: as from its `init`, or smaller.
 
     Raises:
-      TypeError: if `model` is no Keras model.
+      TypeError: if `model` is not a Keras model.
       ValueError: if the leaves differ in their names, or a layer cannot have the new shapes.
 
     Example::

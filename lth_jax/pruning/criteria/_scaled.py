@@ -2,12 +2,13 @@
 
 Every floating-point array is held as `value · 2^exponent` with one integer exponent for the whole
 array, chosen so that the largest finite magnitude of `value` lies in [½, 1). A product of hundreds
-of layers then neither overflows nor vanishes. Factors are powers of two, so rounding is that of
-the plain evaluation wherever that one stays in range. Half-precision arrays become float32.
+of layers then neither overflows nor vanishes. Factors are powers of two, so rounding equals that of
+the plain evaluation wherever the latter stays in range. Half-precision arrays become float32.
 
-Sums, maxima, comparisons and everything that moves entries put their operands at one exponent
-first; products add exponents. What is neither (`exp`, `tanh`, …) gets plain arrays, which saturate
-at the largest finite power of two. All of it is differentiable: exponents are constants.
+Sums, maxima, comparisons and operations that move entries first bring their operands to one
+exponent; products add exponents. Other operations (`exp`, `tanh`, …) get plain arrays, which
+saturate at the largest finite power of two. The evaluation is differentiable: exponents are
+constants.
 """
 
 from collections.abc import Callable, Sequence
@@ -144,7 +145,7 @@ def _apply(eqn: Any, ins: list[Scaled]) -> list[Scaled]:
     if name in _CALLS:
         return evaluate(_closed(params[_CALLS[name]]), ins)
     if name == "custom_jvp_call" and _is_linear(params["call_jaxpr"].jaxpr):
-        # At a tie, as of ReLU at 0, the derivative may be another; no flow passes there.
+        # At a tie, such as ReLU at 0, the derivative may differ; the flow through it is 0.
         return evaluate(params["call_jaxpr"], ins)
     if name == "convert_element_type" and not _is_float(eqn.outvars[0].aval):
         return _plainly(eqn, ins)
@@ -245,7 +246,7 @@ def _scan(eqn: Any, ins: list[Scaled]) -> list[Scaled]:
 
 
 def _close(array: Scaled) -> Scaled:
-    """The array with an exponent in any case, as loops and branches hold it."""
+    """The array with an integer exponent instead of None, as loops and branches need it."""
     value, exponent = array
     return Scaled(value, jnp.int32(_ZERO) if exponent is None and _is_float(value) else exponent)
 

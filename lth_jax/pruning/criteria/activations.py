@@ -1,7 +1,7 @@
 """Criteria that use the inputs of each weight.
 
 Each output of a linear layer `y = layer(W, x)` is a sum of weights times inputs. The derivative of
-`Σ layer(W, x²)` by a weight is therefore `Σ x²` over all inputs that the weight multiplies: all
+`Σ layer(W, x²)` w.r.t. a weight is therefore `Σ x²` over all inputs that it multiplies: all
 examples and all positions, with the strides, padding and groups of a convolution. One rule serves
 dense layers, convolutions, einsums and embeddings (whose inputs are one-hot).
 """
@@ -132,7 +132,7 @@ def squared_inputs(layer: Callable[[Any, Any], Any], weights: Any, x: Any) -> di
 
 
 def _check_names(found: dict[str, jax.Array], params: Any) -> None:
-    """Raises where `inputs` has other leaves than `params`: a score would be missing."""
+    """Raises if `inputs` reports no leaf, or a leaf that `params` lacks."""
     unknown = sorted(set(found) - set(trees.names(params)))
     if unknown or not found:
         raise ValueError(

@@ -1,6 +1,6 @@
 """Squared inputs of the linear layers of Linen and NNX networks, for Wanda.
 
-Flax is imported inside the functions, so that the transforms alone do not load it.
+Flax is imported inside the functions, so that importing the transforms does not load it.
 """
 
 from collections.abc import Callable

@@ -30,7 +30,7 @@ Loss = Callable[[Any, Any], jax.Array]
 def saliency(loss: Loss) -> Criterion:
     """First-order saliency `|w · ∂L/∂w|` (Mozer and Smolensky 1989; Molchanov et al. 2017).
 
-    To first order, how much the loss changes when the weight is set to zero.
+    This is the change of the loss, to first order, when the weight is set to zero.
 
     Args:
       loss: `loss(params, batch) -> scalar`, the mean over the batch.
@@ -55,8 +55,8 @@ def saliency(loss: Loss) -> Criterion:
 def snip(loss: Loss) -> Criterion:
     """SNIP (Lee et al. 2019): connection sensitivity `|w · ∂L/∂w| / Σ |w · ∂L/∂w|`.
 
-    Each weight carries a gate `c`, and `∂L(c ⊙ w)/∂c` at `c = mask` is `w · ∂L/∂w`. The scores of
-    `saliency`, normalised to sum to 1 over the tree. The paper computes them once, at
+    Each weight has a gate `c`, and `∂L(c ⊙ w)/∂c` at `c = mask` is `w · ∂L/∂w`. The scores are
+    those of `saliency`, normalised to sum to 1 over the tree. The paper computes them once, at
     initialisation, on one batch that holds every class several times.
 
     Args:

@@ -14,7 +14,7 @@ from lth_jax.types import Mask, Params, Scores
 
 @text.with_short_repr
 class MovementState(NamedTuple):
-    """What `track_movement` carries: `movement`, the accumulated `-w · ∂L/∂w`, in float32."""
+    """The state of `track_movement`: `movement`, the accumulated `-w · ∂L/∂w`, in float32."""
 
     movement: Any
 
@@ -53,7 +53,7 @@ def movement_pruning(accumulated: Any) -> Criterion:
 def track_movement() -> optax.GradientTransformation:
     """An optax transform that accumulates `-w · ∂L/∂w` and passes the gradients on unchanged.
 
-    It must come first in the chain, where the updates still are the raw gradients. The paper's step
+    It must come first in the chain, where the updates are still the raw gradients. The paper's step
     size of the scores is omitted: a constant factor does not change the ranking.
 
     Returns:

@@ -30,9 +30,9 @@ def synflow(forward: Callable[[Any, Any], Any], example: Any) -> Criterion:
     bias, whose magnitudes are used like those of other parameters.
 
     `R` grows or shrinks exponentially with depth. Activations and gradients therefore have separate
-    integer exponents, so that no depth overflows or vanishes. All is computed in at least float32.
-    If `R` lies outside [2⁻³², 2³²], all scores are multiplied by the same power of two, which
-    brings it inside; the ranking does not change.
+    integer exponents, so that they neither overflow nor vanish at any depth. Computations use at
+    least float32. If `R` lies outside [2⁻³², 2³²], all scores are multiplied by the power of two
+    that brings `R` into this range; the ranking does not change.
 
     One pass at high sparsity can empty a layer; the paper takes 100, with density `ρ^(k/100)` after
     pass `k`, each from the mask of the last: `iterate` with `schedules.exponential(100, ρ)`.

@@ -177,8 +177,8 @@ def movement() -> Criterion:
 def large_final_same_sign() -> Criterion:
     """`max(0, w·sign(w₀))`: large, with the sign of the initial weight (Zhou et al. 2019).
 
-    The paper calls the resulting mask a supermask: applied to `w₀`, it is far better than chance.
-    Needs `initial`.
+    The paper calls the resulting mask a supermask: applied to the untrained `w₀`, it gives an
+    accuracy far above chance. Needs `initial`.
 
     Example:
       >>> w, w0 = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([-4.0, 1.5])}
@@ -209,7 +209,10 @@ def lamp(*, layouts: Layouts | None = None) -> Criterion:
     The sum runs over the surviving weights of the layer that are no smaller than `w_u`; of equal
     weights the first in the layer scores highest. The largest weight of every layer scores 1, so
     under a global scope no layer is emptied before all layers have one weight. A leaf is one layer,
-    unless `layouts` (`lth_jax.layouts`) declares stacked layers.
+    unless `layouts` declares stacked layers.
+
+    Args:
+      layouts: the meaning of the kernels' axes (`lth_jax.layouts`).
 
     Example:
       >>> params = {"w": jnp.array([1.0, -2.0, 2.0])}

@@ -41,6 +41,9 @@ def columns(reduction: Reduction = jnp.sum) -> Granularity:
     Args:
       reduction: as in `rows`.
 
+    Raises:
+      ValueError: as in `rows`.
+
     >>> scores, mask = {"w": jnp.array([[1.0, 2.0], [3.0, 4.0]])}, {"w": jnp.ones((2, 2), bool)}
     >>> columns().to_units(scores, mask, prunable={"w": True}).scores["w"].ravel().tolist()
     [4.0, 6.0]
@@ -54,10 +57,15 @@ output_channels = columns
 
 @shared
 def kernels(reduction: Reduction = jnp.sum) -> Granularity:
-    """The window between one input and one output channel; in a dense kernel a single weight.
+    """One unit for each pair of an input and an output channel: the window between them.
+
+    In a dense kernel this is a single weight.
 
     Args:
       reduction: as in `rows`.
+
+    Raises:
+      ValueError: as in `rows`.
 
     >>> from lth_jax.layouts import conv
     >>> scores, mask = {"w": jnp.ones((3, 3, 4, 8))}, {"w": jnp.ones((3, 3, 4, 8), bool)}

@@ -97,8 +97,8 @@ def events_in(
       until: the fraction of the training after which the default has no event.
 
     Raises:
-      ValueError: `steps` is no whole number of at least 1, `events` are not three integers, or none
-        lies in the training.
+      ValueError: `steps` is not an integer of at least 1, `events` are not three integers, or no
+        event lies in the training.
 
     >>> events_in(1000, None), events_in(1000, (100, 0, 2000))
     (Events(every=50, begin=50, end=750), Events(every=100, begin=0, end=1000))
@@ -149,7 +149,7 @@ def cubic_count(
         layer of a stack); may be traced. Leaves that are not prunable have their size as count.
       params: the parameters, for the number of weights.
       prunable: static tree of Python booleans.
-      step: the update at which the event is.
+      step: the update at which the event occurs.
       events: the schedule, with an end.
 
     >>> params, prunable = {"w": jnp.zeros(10)}, {"w": True}

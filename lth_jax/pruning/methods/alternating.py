@@ -48,10 +48,10 @@ def phases(
 
     Args:
       steps: updates of the training.
-      warmup: the fraction of the training of the first dense phase.
-      length: the fraction of each phase in the middle; the first and the last of these are sparse.
-      last_dense: the fraction of the last dense phase.
-      last_sparse: the fraction of the last sparse phase.
+      warmup: length of the first dense phase, as a fraction of the training.
+      length: length of each phase in the middle; the first and the last of these are sparse.
+      last_dense: length of the last dense phase.
+      last_sparse: length of the last sparse phase.
 
     Raises:
       ValueError: a fraction is not above 0, or they leave no time for a phase between.
@@ -93,7 +93,7 @@ def alternating(
 
     At the start of each sparse phase the weights are pruned to `count` by magnitude. In a dense
     phase all weights are trained; regrown weights start from 0 with newly initialised optimizer
-    slots. The default phases are the authors' for ImageNet, of 10, 5, 5, …, 10 and 15 of 100
+    slots. The default phases are those of the authors for ImageNet: 10, 5, 5, …, 10 and 15 of 100
     epochs.
 
     Args:
@@ -102,10 +102,10 @@ def alternating(
       scope: which weights compete; `globally()` by default (the authors').
       steps: updates of the training.
       criterion: one that needs neither data nor a key; `magnitude()` by default.
-      warmup: the fraction of the training of the first dense phase.
-      length: the fraction of each phase in the middle.
-      last_dense: the fraction of the last dense phase.
-      last_sparse: the fraction of the last sparse phase.
+      warmup: length of the first dense phase, as a fraction of the training.
+      length: length of each phase in the middle, as a fraction of the training.
+      last_dense: length of the last dense phase, as a fraction of the training.
+      last_sparse: length of the last sparse phase, as a fraction of the training.
 
     >>> method = alternating(prunable={"w": True}, steps=1000)
     >>> method.name, method.starts_dense

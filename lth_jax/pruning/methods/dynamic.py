@@ -28,7 +28,7 @@ def sparse_evolution(
 
     Args:
       prunable: static tree of Python booleans.
-      layouts: shows which leaves stack layers (`lth_jax.layouts`).
+      layouts: declares stacked layers (`lth_jax.layouts`).
       scope: unused: the initial mask determines the count of each layer.
       steps: updates of the training.
       fraction: fraction of the kept weights that each event drops.
@@ -73,10 +73,10 @@ def rigl(
 
     Args:
       prunable: static tree of Python booleans.
-      layouts: shows which leaves stack layers (`lth_jax.layouts`).
+      layouts: declares stacked layers (`lth_jax.layouts`).
       scope: unused: the initial mask determines the count of each layer, usually by ERK.
       steps: updates of the training.
-      fraction: fraction of the kept weights that the first event drops; it falls to 0 as a cosine.
+      fraction: fraction of the kept weights that the first event drops; it decays to 0 as a cosine.
       events: when to revise the mask: `Events`, or its numbers every,begin,end; by default every
         100 updates (every twentieth of a shorter training) in the first three quarters of the
         training, as the authors do.

@@ -50,7 +50,7 @@ class Method:
         `undecided` (int32, the number of times that invalid scores left the mask unchanged).
         `update` takes gradients of the loss at `effective(params, state)` and an optional `step`,
         the number of updates before this one, by which events are scheduled; by default the state
-        counts.
+        counts the updates.
       effective: `(params, state) -> params` that the network uses in training.
       final: `(params, state) -> (params, mask)` that are evaluated and kept. Weights are exactly 0
         where the mask is False.

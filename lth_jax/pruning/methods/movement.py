@@ -48,7 +48,7 @@ def movement(
 
     Args:
       prunable: static tree of Python booleans.
-      layouts: shows which leaves stack layers (`lth_jax.layouts`).
+      layouts: declares stacked layers (`lth_jax.layouts`).
       scope: which scores compete; `globally()` by default (layerwise in the authors' code).
       steps: updates of the training.
       score_optimizer: optimizer of the scores; `optax.adam(1e-2)` by default, as the authors use,

@@ -160,7 +160,7 @@ def _frozen(
       prunable: static tree of Python booleans.
       first: `params -> mask scores`.
       renew: `(mask scores, mask, step) -> (mask, whether the scores are invalid)`.
-      slope: the derivative of the soft mask by the score.
+      slope: the derivative of the soft mask with respect to the score.
       shown: maps the binary soft mask to the one that multiplies the weights.
     """
     inner = optax.with_extra_args_support(inner)

@@ -48,7 +48,7 @@ def gradual(
     """Gradual pruning during training (Zhu & Gupta, 2017, "To prune, or not to prune").
 
     Event i prunes to `counts[i]`; then the step is taken under the new mask. There are as many
-    events as counts, or fewer where `events` end before.
+    events as counts, or fewer if `events` end earlier.
 
     Args:
       inner: any optimizer.
@@ -113,7 +113,7 @@ def sparse_evolution(
       key: typed key; it becomes a leaf of the state, one per member.
       fraction: fraction of the kept weights that each event drops, in (0, 1].
       prunable: static tree of Python booleans.
-      layouts: shows which leaves stack layers (`lth_jax.layouts`).
+      layouts: declares stacked layers (`lth_jax.layouts`).
 
     Raises:
       ValueError: `fraction` or `events` is out of range.
@@ -165,7 +165,7 @@ def rigl(
         an `end` the cosine does not decay: every event drops `fraction` of the kept weights.
       fraction: fraction of the kept weights that an event at update 0 drops, in (0, 1].
       prunable: static tree of Python booleans.
-      layouts: shows which leaves stack layers (`lth_jax.layouts`).
+      layouts: declares stacked layers (`lth_jax.layouts`).
 
     Raises:
       ValueError: `fraction` or `events` is out of range.

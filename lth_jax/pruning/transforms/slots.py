@@ -59,8 +59,9 @@ def slots_to_update(inner: optax.GradientTransformation, state: Any, mask: Mask)
 
     A pruned weight's slots are 0, and so are a new weight's moments and traces. Rprop's step size,
     Adagrad's accumulator and COCOB's scale start from other values and never reach 0 at a kept
-    weight. A 0 there marks a weight just grown, and is replaced by the value that `inner.init`
-    gives for a weight of 0. (From 0, Rprop would never move, and COCOB would divide 0 by 0.)
+    weight. A 0 in such a slot therefore marks a regrown weight and is replaced by the value that
+    `inner.init` gives for a weight of 0. (From 0, Rprop would never move, and COCOB would divide 0
+    by 0.)
 
     >>> inner, mask = optax.scale_by_rprop(0.1), {"w": jnp.array([True, True, False])}
     >>> state = inner.init({"w": jnp.zeros(3)})
@@ -155,7 +156,7 @@ def _fresh_slots(inner: optax.GradientTransformation, mask: Mask) -> dict[Any, j
 
 
 def _slot_masks(inner: optax.GradientTransformation, state: Any, mask: Mask) -> list[Any]:
-    """For every leaf of the state its mask, which broadcasts against it; None if it is no slot."""
+    """The mask of each leaf of the state, which broadcasts against it; None if it is not a slot."""
     leaves = jax.tree.leaves(state)
     if _one_level(mask)[1] is None:  # the parameters are a single array
         masks, whole = [None] * len(leaves), mask

@@ -59,7 +59,7 @@ class SparseState(NamedTuple):
 
 
 class Events(NamedTuple):
-    """At which updates the mask is revised: `begin`, `begin + every`, … before `end`."""
+    """The updates at which the mask is revised: `begin`, `begin + every`, … before `end`."""
 
     every: int = 1
     begin: int = 0
@@ -96,7 +96,7 @@ EACH_UPDATE = Events()
 
 
 def check_events(events: Any) -> None:
-    """Raises `TypeError` for what is no `Events`, and `ValueError` for events that never happen."""
+    """Raises `TypeError` unless given `Events`, and `ValueError` for events that never happen."""
     if not hasattr(events, "at"):
         raise TypeError(
             f"`events` is {_kind(events)}; it must be `Events`, such as `Events(every=100)`."
@@ -292,8 +292,8 @@ def effective_params(params: Params, state: Any) -> Params:
 def in_structure_of(name: str, tree: Any, like_name: str, like: Any) -> Any:
     """The leaves of `tree` in the containers of `like`, if all names agree.
 
-    `nnx.Optimizer` initialises with a state of variables and updates with a state of arrays; both
-    must accept the caller's trees.
+    `nnx.Optimizer` calls `init` with a state of variables and `update` with a state of arrays; a
+    mask in the caller's containers must fit both.
 
     Raises:
       ValueError: the names of the leaves differ.

@@ -21,8 +21,8 @@ _CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_
 def zeros_after(jaxpr: Jaxpr, labels: Sequence[Label]) -> list[Label]:
     """The places at which each result is 0, from those of each input.
 
-    Follows sums, and products and quotients with one number for all places. Such a number is taken
-    to be finite, and a divisor not to be 0. Results of all other operations have the label None.
+    Follows sums, and products and quotients with one number for all places; assumes that this
+    number is finite, and not 0 as a divisor. Results of all other operations have the label None.
 
     >>> import jax, jax.numpy as jnp
     >>> moment = lambda g, m: (0.1 * g**2 + 0.9 * m, g + 1.0)

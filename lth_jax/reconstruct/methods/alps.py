@@ -12,7 +12,8 @@ from lth_jax.reconstruct.methods.method import LayerMethod, check_damping, dampe
 
 _CHECK_EVERY = 3
 _GROWTH = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))
-"""Above which share of changed kept weights the penalty grows by which factor (section 3.2)."""
+"""`(share, factor)`: the penalty grows by the factor of the first share that the fraction of
+changed kept weights exceeds (section 3.2)."""
 
 
 class _State(NamedTuple):
@@ -28,14 +29,14 @@ class _State(NamedTuple):
 
 @shared
 def alps(damping: float = 0.01, penalty: float = 0.1, iterations: int = 300) -> LayerMethod:
-    """Minimises `tr((W − W₀)ᵀ H (W − W₀))` over sparse W, without an order of the inputs.
+    """Minimises `tr((W − W₀)ᵀ H (W − W₀))` over sparse W, for all inputs together.
 
     With `H = XᵀX + λI` scaled to a unit diagonal, the dense W and the sparse D converge:
 
         W ← (H + ρI)⁻¹ (H W₀ − V + ρD),   D ← the best entries of W + V/ρ,   V ← V + ρ (W − D)
 
-    starting from the D of the best entries of W₀. ρ grows by 1.3, 1.2 or 1.1 every three
-    iterations, faster the more of the mask still changes, and the iterations end once it does not.
+    starting from the D of the best entries of W₀. Every three iterations ρ grows by 1.3, 1.2 or
+    1.1, depending on how much of the mask has changed; the iterations end when it is constant.
     The kept weights are then fitted by preconditioned conjugate gradients. One eigenvalue
     decomposition of H serves every ρ. The first mask, that of `wanda`, is fitted too, and the
     better of the two is returned: the result is never worse than `refit(wanda())`. With a mask as

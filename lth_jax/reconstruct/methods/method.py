@@ -27,8 +27,8 @@ class LayerMethod:
     Attributes:
       name: shown in reports.
       solve: the uncompiled function; `weights` and `gram` have one floating-point dtype.
-      damping: λ = `damping` · mean(diag(gram)) is added to the diagonal of the Gram matrix; of
-        several, the smallest; None if the method inverts nothing.
+      damping: λ = `damping` · mean(diag(gram)) is added to the diagonal of the Gram matrix; the
+        smallest one if there are several; None if the method inverts no matrix.
     """
 
     name: str
@@ -40,8 +40,8 @@ class LayerMethod:
     ) -> tuple[jax.Array, jax.Array]:
         """The new weights, exactly 0 where pruned, and the mask of those kept.
 
-        Computed in float32, or float64 if the weights are. All weights that stay are NaN where the
-        Gram matrix is not finite, or singular for a method that inverts it.
+        Computed in float32, or float64 if the weights are. All kept weights are NaN if the Gram
+        matrix is not finite, or if it is singular and the method inverts it.
 
         Args:
           weights: `W`, `(inputs, outputs)`.
@@ -87,7 +87,15 @@ def work_dtype(dtype: Any) -> Any:
 
 
 def layer_error(weights: jax.Array, new: jax.Array, gram: jax.Array) -> jax.Array:
-    """`‖X W − X W'‖² / ‖X W‖²` from `gram` = `XᵀX`; 0 where both are 0, NaN where an entry is NaN.
+    """`‖X W − X W'‖² / ‖X W‖²` from `gram` = `XᵀX`; 0 if both are 0, NaN if an entry is NaN.
+
+    Args:
+      weights: `W`, `(inputs, outputs)`, or `(groups, inputs, outputs)`, whose errors are summed.
+      new: `W'`, like the weights.
+      gram: `(inputs, inputs)`, or `(groups, inputs, inputs)`.
+
+    Returns:
+      A scalar.
 
     >>> w = jnp.array([[1.0], [2.0]])
     >>> float(layer_error(w, w.at[0].set(0), jnp.eye(2)))
@@ -97,7 +105,8 @@ def layer_error(weights: jax.Array, new: jax.Array, gram: jax.Array) -> jax.Arra
     def scaled(x: jax.Array, size: jax.Array) -> jax.Array:
         return x / jnp.where(size == 0, 1, size)
 
-    # The quotient depends on no scale; squares of very large and small weights leave the range.
+    # Scaling does not change the quotient; squares of very large or small weights would overflow
+    # or vanish.
     change, gram = new - weights, scaled(gram, jnp.abs(gram).max(initial=0))
     size = jnp.maximum(jnp.abs(change).max(initial=0), jnp.abs(weights).max(initial=0))
     both = scaled(change, size), scaled(weights, size)

@@ -21,7 +21,7 @@ _AT_ONCE = 16
 
 @shared
 def obs(damping: float = 0.01) -> LayerMethod:
-    """Removes one weight after the other, each time the cheapest, and updates the rest.
+    """Removes one weight at a time, always the cheapest, and updates the rest.
 
     For each output, with `H = XᵀX + λI`: the cheapest weight p has the smallest
     `w_p² / [H⁻¹]_pp`; the others change by `−w_p / [H⁻¹]_pp · H⁻¹ e_p`; and p leaves H⁻¹ by
@@ -98,7 +98,7 @@ def _remove(
         column = inverse[:, p] / inverse[p, p]
         w = (w - w[p] * column).at[p].set(0)
         inverse = inverse - jnp.outer(column, inverse[p])
-        # The rest of the removed row and column is rounding error, by which nothing may divide.
+        # What remains in the removed row and column is rounding error; it must not be a divisor.
         inverse = inverse.at[p].set(0).at[:, p].set(0).at[p, p].set(1)
         return w, inverse, removed_at.at[p].set(t), costs.at[t].set(price[p])
 

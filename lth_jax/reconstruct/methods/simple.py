@@ -1,4 +1,4 @@
-"""Methods that choose a mask by scores: with the weights as they are, or the best on the mask."""
+"""Methods that choose a mask by scores: with unchanged weights, or with those of the best fit."""
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ def refit(choose: LayerMethod | None = None, damping: float = 0.01) -> LayerMeth
     """The best weights on a mask: the least-squares fit to the layer's outputs.
 
     `argmin ‖X W' − X W‖² + λ ‖W' − W‖²` over W' that are 0 where the mask is False, by conjugate
-    gradients. With a mask as `keep` this reconstructs any ticket; with counts `choose` makes the
+    gradients. With a mask as `keep`, this reconstructs any ticket; with counts, `choose` makes the
     mask.
 
     Args:

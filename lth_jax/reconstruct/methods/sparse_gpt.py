@@ -17,9 +17,9 @@ def sparse_gpt(damping: float = 0.01, block: int = 128) -> LayerMethod:
 
     With `H = XᵀX + λI` and the upper triangular U, `H⁻¹ = UᵀU`: at each block the mask is chosen by
     `(w_i / U_ii)²`; then, input by input, the pruned weights are set to 0, and the weights of later
-    inputs j change by `−U_ij e_i` with `e_i = w_i / U_ii`. Later blocks are updated once for each
-    block. A count is divided evenly among blocks, so it is met exactly. With a mask as `keep` only
-    the weights change.
+    inputs j change by `−U_ij e_i` with `e_i = w_i / U_ii`. Later blocks are updated once per block.
+    A count is divided evenly among blocks, so it is met exactly. With a mask as `keep`, only the
+    weights change.
 
     Source: Frantar & Alistarh (2023), "SparseGPT: massive language models can be accurately pruned
     in one-shot", algorithm 1.
@@ -51,7 +51,7 @@ def _sweep(
     weights: jax.Array, factor: jax.Array, keep: Keep, block: int
 ) -> tuple[jax.Array, jax.Array]:
     inputs, outputs = weights.shape
-    width = keep.m if isinstance(keep, Pattern) else block  # so many inputs share one choice
+    width = keep.m if isinstance(keep, Pattern) else block  # inputs that share one choice
     block = -(-block // width) * width
     number = -(-inputs // block)
     extra = number * block - inputs  # rows of zeros, never chosen, that nothing depends on
@@ -92,7 +92,7 @@ def _sweep(
         rows = jax.lax.dynamic_slice_in_dim(w, start, block)
         begin = (rows, jnp.zeros((block, outputs), bool), jnp.zeros_like(rows))
         _, kept, errors = jax.lax.fori_loop(0, block // width, one_choice, begin)
-        # To the left of the block U is 0; within it this repeats what `rows` went through.
+        # To the left of the block U is 0; within it, this repeats the updates of `rows`.
         w = w - dot(right.T, errors)
         return w, jax.lax.dynamic_update_slice_in_dim(mask, kept, start, axis=0)
 
