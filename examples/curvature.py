@@ -1,4 +1,4 @@
-"""The largest eigenvalue of the Hessian on a ticket's weights, and the largest stable step."""
+"""The largest eigenvalue of the Hessian on a ticket's weights, and the largest stable step size."""
 
 import jax
 import jax.numpy as jnp

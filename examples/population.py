@@ -1,4 +1,4 @@
-"""Sixteen learning rates on one ticket, side by side under one compiled program."""
+"""Trains one ticket at sixteen learning rates under one compiled program."""
 
 import flax.linen as nn
 import jax

@@ -1,4 +1,4 @@
-"""Removes hidden units from a network: a smaller one that computes the same."""
+"""Removes hidden units from a network; the outputs equal those of the masked network."""
 
 import flax.linen as nn
 import jax
@@ -17,7 +17,7 @@ def apply(params, x):
     return model.apply({"params": params}, x)
 
 
-found = st.find_groups(apply, params, x)  # traces the function; computes nothing
+found = st.find_groups(apply, params, x)  # traces the function without running it
 print(found)
 scope, prunable = st.by_group(found, multiple=8), st.prunable(found)
 count = scope.counts(params, 0.25, prunable=prunable)

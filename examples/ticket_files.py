@@ -20,7 +20,7 @@ ticket = lth.load_ticket("one.ticket", like=params)
 same = jax.tree.map(lambda a, b: bool((a == b).all()), ticket.params, lth.apply_mask(mask, params))
 print("read back exactly:", all(jax.tree.leaves(same)))
 
-contents = coding.inspect("one.ticket")  # the header alone
+contents = coding.inspect("one.ticket")  # reads only the header
 for leaf in contents.manifest.leaves:
     print(f"{leaf.name}: {leaf.kept} of {leaf.size} weights, mask coded as {leaf.codec}")
 with open("one.ticket", "rb") as file:

@@ -15,7 +15,7 @@ NEWER = (
     "train.average.window",
     "train.eval_examples",
 )
-"""Fields that are newer than saved runs: recorded, and part of hashes, only if they are set."""
+"""Fields that saved runs of earlier versions lack; recorded and hashed only if they are set."""
 
 
 def ladder() -> ConfigDict:

@@ -1,19 +1,19 @@
-"""A small ladder with its controls for each family of networks, minutes each on two cores.
+"""A small ladder with its controls for each family of networks; each takes minutes on two cores.
 
-* `families.py` or `families.py:vision`: a convolutional network on digits, labels smoothed;
-* `families.py:mnist`: that network on 5,000 images of MNIST, from `--config.machine.manual_dir`;
+* `families.py` or `families.py:vision`: a convolutional network on digits, with label smoothing;
+* `families.py:mnist`: the same network on 5,000 images of MNIST in `--config.machine.manual_dir`;
 * `families.py:language`: a Transformer predicts the characters of Python's help texts;
 * `families.py:recurrent`: a GRU recalls the first of 16 symbols;
 * `families.py:addition`: a Transformer adds modulo a prime;
 * `families.py:tabular`: an MLP on two groups with different rules (`data.tabular.grouped`);
 * `families.py:planted`: an MLP on labels of a sparse teacher (`data.planted`).
 
-Expected accuracy of the dense networks: recall, addition and the planted task can be solved without
-an error. On the table, the majority's rule alone gives 97 % (`1 - minority * gap`), separate rules
-for the groups 100 %. On the digits, scikit-learn's `SVC()` reaches 98.9 % of this test set, trained
-on these 1,137 examples, and on 5,000 images of MNIST 95.5 % (mean of three draws). On the text,
-n-grams of interpolated counts need 4.75, 3.74, 2.86 and 2.47 bits per character with 0, 1, 2 and 3
-characters of context (Python 3.11's help; the same windows).
+Expected accuracy of the dense networks: recall, addition and the planted task can be solved
+exactly. On the tabular data, the majority's rule alone gives 97 % (`1 - minority * gap`), separate
+rules for the groups 100 %. On the digits, scikit-learn's `SVC()`, trained on the same 1,137
+examples, reaches 98.9 % on the test set; with 5,000 images of MNIST it reaches 95.5 % (mean of
+three draws). On the text, n-grams with interpolated counts need 4.75, 3.74, 2.86 and 2.47 bits per
+character with 0, 1, 2 and 3 characters of context (Python 3.11's help; the same windows).
 """
 
 from collections.abc import Callable
@@ -83,7 +83,7 @@ def _addition(experiment: ConfigDict) -> None:
         {"width": 32, "layers": 1, "heads": 4, "hidden": 128, "vocabulary": 24, "classes": 23}
     )
     experiment.train.update(steps=800, batch_size=100)
-    experiment.prune.scope = "layerwise"  # a global scope removes too much of the attention
+    experiment.prune.scope = "layerwise"  # a global scope prunes too much of the attention
     experiment.optimizer.update(name="adamw", learning_rate=5e-3, weight_decay=1.0)
     experiment.optimizer.update(schedule="linear", warmup=20)
 

@@ -1,12 +1,13 @@
 """The lottery tickets of MNIST-1D's authors: their network and recipe, with intervals.
 
 A residual MLP 40-500-500-10 with PyTorch's default initialisation, Adam at 2e-2, batches of 100 in
-the order of the data, all 4,000 examples (so nothing is held out and there is no early stopping);
-the criterion is |w| within each layer, biases included, at step 1,000 of 1,500; weights are rewound
-to the initialisation. Greydanus and Kobak (2024), "Scaling down deep learning with MNIST-1D".
+the order of the data, all 4,000 examples (so there are no validation examples and no early
+stopping); the criterion is |w| within each layer, biases included, at step 1,000 of 1,500; weights
+are rewound to the initialisation. Greydanus and Kobak (2024), "Scaling down deep learning with
+MNIST-1D".
 
-`mnist1d_authors.py` takes 18 geometric levels; `mnist1d_authors.py:linear100` the authors' hundred
-linear ones, with the controls at five of them.
+`mnist1d_authors.py` has 18 geometric levels, `mnist1d_authors.py:linear100` the authors' hundred
+linear levels, with controls at five of them.
 """
 
 from ml_collections import ConfigDict

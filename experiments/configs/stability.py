@@ -1,4 +1,4 @@
-"""Instability analysis on MNIST-1D: from which step on is training stable to the data order?
+"""Instability analysis on MNIST-1D: the step from which training is stable to the data order.
 
 For `python -m experiments.stability`, which runs this ladder at several rewind steps.
 `stability.py` takes minutes on two cores, `stability.py:smoke` seconds.

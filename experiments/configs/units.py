@@ -1,8 +1,8 @@
-"""Structured pruning of whole units, which gives smaller networks.
+"""Structured pruning of whole units, which makes networks smaller.
 
-Densities count weights, so these ladders are comparable with unstructured ones. The controls have
-the shape of the ticket: its mask on newly initialised weights ("reinit"), weights initialised for
-the small shape ("scratch", Liu et al., 2019), and the same number of random units of each layer
+Densities count weights, so these ladders are comparable with unstructured ladders. The controls
+have the shape of the ticket: its mask on newly initialised weights ("reinit"), weights initialised
+for the small shape ("scratch", Liu et al., 2019), and the same number of random units of each layer
 with the original initialisation ("random_units"). `python -m experiments.latency RUN` measures the
 compacted networks.
 
@@ -11,9 +11,9 @@ Sizes:
   * `units.py:channels`: channels of a small convolutional network;
   * `units.py:resnet`: channels of a residual network by BatchNorm's scales, in multiples of 2;
   * `units.py:heads`: attention heads of a small Vision Transformer;
-  * `units.py:refill`, `units.py:regroup`: an unstructured ladder of the first network, where each
-    ticket is also refilled (whole units) or regrouped (dense blocks), with controls (Chen et al.,
-    2022, "Coarsening the granularity").
+  * `units.py:refill`, `units.py:regroup`: an unstructured ladder of the first network; the controls
+    refill whole units of each ticket, or regroup its weights into dense blocks (Chen et al., 2022,
+    "Coarsening the granularity").
 """
 
 from collections.abc import Callable

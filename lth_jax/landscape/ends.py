@@ -18,10 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from lth_jax import keys
 from lth_jax.landscape import lanczos
 from lth_jax.landscape.exact import EXACT_LIMIT, eigenvalues
-from lth_jax.landscape.operators import Operator
+from lth_jax.landscape.operators import Operator, check_operator
 from lth_jax.landscape.tridiagonal import Tridiagonal, eigh, hidden_share, ritz
 from lth_jax.types import Key
 
@@ -155,12 +154,7 @@ def extremes(
     >>> np.linalg.eigvalsh(dense_hessian(loss, jnp.ones(4), [jnp.ones(1)])).tolist()
     [1.0, 2.0, 5.0, 5.0]
     """
-    if not isinstance(operator, Operator):
-        raise TypeError(
-            "`operator` must be an `Operator`, such as `landscape.hessian` returns, but is a "
-            f"{type(operator).__name__}."
-        )
-    keys.check_key(key)
+    check_operator(operator, key)
     if not tolerance >= 0:
         raise ValueError(f"`tolerance` must be at least 0, got {tolerance}.")
     if not 1 <= k <= operator.size:

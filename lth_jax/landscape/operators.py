@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from lth_jax import trees
+from lth_jax.keys import check_key
 from lth_jax.landscape import support
 from lth_jax.landscape.checks import batch_size, check_finite, check_params, check_scalar
 from lth_jax.landscape.numerics import full_precision
@@ -89,6 +90,22 @@ class Operator(NamedTuple):
     def contract(self, tree: Params) -> jax.Array:
         """The entries of a tree like `params` on the support, as a vector `[size]`."""
         return support.contract(tree, self.kept, self.dtype)
+
+
+def check_operator(operator: Any, key: Any) -> None:
+    """Raises `TypeError` unless these are an `Operator` and a typed key.
+
+    >>> check_operator(jnp.eye(2), jax.random.key(0))
+    Traceback (most recent call last):
+      ...
+    TypeError: `operator` must be an `Operator`, as from `landscape.hessian`, not a ArrayImpl.
+    """
+    if not isinstance(operator, Operator):
+        raise TypeError(
+            "`operator` must be an `Operator`, as from `landscape.hessian`, not a "
+            f"{type(operator).__name__}."
+        )
+    check_key(key)
 
 
 def hessian(

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lth_jax.landscape import lanczos
-from lth_jax.landscape.operators import Operator
+from lth_jax.landscape.operators import Operator, check_operator
 from lth_jax.landscape.tridiagonal import ritz
 from lth_jax.measures.intervals import student_t
 from lth_jax.measures.spectra import broadened
@@ -87,6 +87,7 @@ def density(
     >>> round(float(found.mean[0] * 0.1 * np.sqrt(2 * np.pi)), 3)  # two of three
     0.667
     """
+    check_operator(operator, key)
     if probes < 1:
         raise ValueError(f"`probes` must be at least 1 random vector, got {probes}.")
     if width is not None and not width > 0:

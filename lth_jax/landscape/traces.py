@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lth_jax.landscape.checks import NotFiniteError
 from lth_jax.landscape.numerics import dot
-from lth_jax.landscape.operators import Operator
+from lth_jax.landscape.operators import Operator, check_operator
 from lth_jax.text import brief
 from lth_jax.types import Key
 
@@ -43,6 +43,7 @@ def trace(operator: Operator, key: Key, *, probes: int = 32) -> Estimate:
       probes: number of products.
 
     Raises:
+      TypeError: if `operator` is not an `Operator`, or `key` is not a key.
       ValueError: if `probes` is below 1, or a product not finite.
 
     >>> from lth_jax.landscape.operators import hessian
@@ -71,6 +72,7 @@ def hutch_plus_plus(operator: Operator, key: Key, *, probes: int = 32) -> Estima
     >>> round(found.value, 4), found.error < 1e-4
     (9.0, True)
     """
+    check_operator(operator, key)
     if probes < 3:
         raise ValueError(f"`probes` must be at least 3 for Hutch++, got {probes}.")
     sketch_key, rest_key = jax.random.split(key)
@@ -122,6 +124,7 @@ def frobenius_norm(operator: Operator, key: Key, *, probes: int = 32) -> Estimat
 
 def _probes(operator: Operator, key: Key, probes: int) -> Iterator[jax.Array]:
     """Vectors of random signs on the support."""
+    check_operator(operator, key)
     if probes < 1:
         raise ValueError(f"`probes` must be at least 1 random vector, got {probes}.")
     for i in range(probes):

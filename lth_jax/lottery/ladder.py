@@ -42,7 +42,7 @@ from lth_jax.schema import (
     read_facts,
     read_record,
 )
-from lth_jax.store import SAVE_SECONDS, Node, Partial, Store, content_key
+from lth_jax.store import SAVE_SECONDS, Node, Partial, Store, StoreError, content_key
 from lth_jax.types import DENSE, TICKET, TrainState
 
 LOG = logging.getLogger(__name__)
@@ -257,8 +257,13 @@ class _LadderRun:
         arm, of_level = TICKET if level else DENSE, self.table.keys[i][level]
         replicates = range(self.experiments[i].seeds.replicates)
         mine = [of_level[Label(arm, replicate)] for replicate in replicates]
-        slots = [self.index.find(key) for key in mine]
-        found = itertools.groupby(filter(None, slots), key=lambda slot: slot.node)
+        slots = [slot for key in mine if (slot := self.index.find(key))]
+        if len(slots) < len(mine):
+            raise StoreError(
+                f"{self.store.root} lost networks of level {level} during the run; the same "
+                "command trains them again."
+            )
+        found = itertools.groupby(slots, key=lambda slot: slot.node)
         parts = [read(node).take([slot.row for slot in group]) for node, group in found]
         return gather(self.initial.like, parts)
 

@@ -113,6 +113,10 @@ def mean_network(model: Model, batch_size: int) -> Callable[[Member, Batch], Mem
     Args:
       model: the network.
       batch_size: examples per batch of that pass; a remainder is not used.
+
+    Raises:
+      ValueError: when called, `batch_size` exceeds the number of training examples, and the model
+        has a state.
     """
 
     def averaged_member(member: Member, train: Batch) -> Member:
@@ -120,6 +124,11 @@ def mean_network(model: Model, batch_size: int) -> Callable[[Member, Batch], Mem
         if not jax.tree.leaves(member.state):
             return member
         count = len(train.y) // batch_size
+        if not count:
+            raise ValueError(
+                f"`batch_size` is {batch_size}, but there are {len(train.y)} training examples to "
+                "renew the model's state."
+            )
         batches = jax.tree.map(
             lambda a: a[: count * batch_size].reshape(count, batch_size, *a.shape[1:]), train
         )

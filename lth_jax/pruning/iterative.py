@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lth_jax.layouts import Layouts
+from lth_jax import trees
+from lth_jax.layouts import Layouts, map_layers, resolve
 from lth_jax.pruning import scores
 from lth_jax.pruning.checks import same_structure
 from lth_jax.pruning.compiled import compiled, is_shared, shared
@@ -86,11 +87,16 @@ def in_rounds(pruner: Pruner, rounds: int) -> Pruner:
     def with_info(
         params: Params, mask: Mask, count: Count, *, prunable: Prunable, **inputs: Any
     ) -> tuple[Mask, Info]:
-        live = jax.tree.map(lambda m, use: jnp.sum(m) if use else 0, mask, prunable)
+        known = resolve(mask, inputs.get("layouts"))
+
+        def live(name: str, m: jax.Array, use: bool) -> Any:
+            return map_layers(jnp.sum, known.get(name), m) if use else 0
+
+        alive = trees.map_named(live, mask, prunable)
         if same_structure(count, 0):
-            counts = falling(count, sum(jax.tree.leaves(live)))
-        else:  # a leaf that stacks layers has a count for each
-            counts = jax.tree.map(lambda k, n: falling(k, n / jnp.size(k)), count, live)
+            counts = falling(count, sum(jnp.sum(n) for n in jax.tree.leaves(alive)))
+        else:
+            counts = jax.tree.map(falling, count, alive)
         return repeated(params, mask, counts, prunable=prunable, **inputs)
 
     return Pruner(pruner.criterion, with_info, pruner.counts, pruner.parts)

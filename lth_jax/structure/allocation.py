@@ -56,6 +56,9 @@ def greedy(problem: Problem) -> np.ndarray:
     Returns:
       The index of each group's option, int `[groups]`.
 
+    Raises:
+      ValueError: the smallest choice does not fit.
+
     >>> values = np.array([3.0, 5.0]), np.array([2.0, 9.0])
     >>> two = Problem(values, lambda choice: (choice.sum(-1, keepdims=True) + 1) / 2)
     >>> greedy(two).tolist()
@@ -79,6 +82,9 @@ def milp(problem: Problem) -> np.ndarray:
 
     Returns:
       The index of each group's option, int `[groups]`.
+
+    Raises:
+      ValueError: the smallest choice does not fit.
 
     >>> values = np.array([3.0, 5.0]), np.array([2.0, 9.0])
     >>> two = Problem(values, lambda choice: (choice.sum(-1, keepdims=True) + 1) / 2)
@@ -138,6 +144,10 @@ def _repaired(problem: Problem, choice: np.ndarray) -> np.ndarray:
         return near, change, problem.spent(near)
 
     while (over := (used := problem.spent(choice)) > 1).any():
+        if not choice.any():
+            raise ValueError(
+                "`problem` exceeds a budget even with the smallest count of each group."
+            )
         lower, change, spent = steps(-1, choice > 0)
         saved = (used - spent)[:, over].sum(-1)
         choice = lower[np.argmin(-change / np.maximum(saved, _TINY))]

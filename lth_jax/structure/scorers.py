@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from lth_jax import trees
-from lth_jax.pruning.criteria import CRITERIA, Criterion
+from lth_jax.pruning.criteria._inputs import CRITERIA, Criterion, named, widen
 from lth_jax.structure.groups import Structure
+from lth_jax.types import Mask, Params, Scores
 
 
 def norm_scales(structure: Structure, pattern: str = "*scale") -> Criterion:
@@ -37,12 +38,13 @@ def norm_scales(structure: Structure, pattern: str = "*scale") -> Criterion:
                 "exclude it by `Structure.only`, or use another criterion."
             )
 
-    def criterion(params, mask, *, key=None, batches=None, initial=None):
-        del mask, key, batches, initial
+    @named("norm_scales")
+    def criterion(params: Params, mask: Mask) -> Scores:
+        del mask
 
         def score(name: str, leaf: jax.Array) -> jax.Array:
             found = fnmatch.fnmatchcase(name, pattern)
-            return jnp.abs(leaf) if found else jnp.zeros_like(leaf)
+            return jnp.abs(widen(leaf)) if found else jnp.zeros(leaf.shape, jnp.float32)
 
         return trees.map_named(score, params)
 

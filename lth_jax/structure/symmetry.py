@@ -71,6 +71,9 @@ def match(structure: Structure, target: Params, params: Params, *, sweeps: int =
     Returns:
       `orders` for `permute`: group name → int `[units]`.
 
+    Raises:
+      ValueError: `params` or `target` does not fit the structure.
+
     >>> import jax.numpy as jnp
     >>> from lth_jax.structure.groups import find_groups
     >>> params = {"v": jnp.array([[1.0], [2.0]]), "w": jnp.array([[3.0, 4.0]])}
@@ -162,6 +165,8 @@ def match_across(
     [2, 1]
     """
     _check_fits(large, small)
+    trees.check_same_structure("params", params, "the analysed parameters", large.params)
+    trees.check_same_structure("target", target, "the analysed parameters", small.params)
     goal, source = _host(target), _host(params)
     free = [group for group in small.groups if not group.ordered]
     orders: Orders = {group.name: np.arange(group.units) for group in free}

@@ -31,8 +31,9 @@ def groups(
       reduction: `(scores, axis, keepdims)` over the other axes; pruned weights enter as 0.
 
     Raises:
-      ValueError: a group has no members; from `to_units`, a prunable leaf has no axis whose indices
-        all have a group, a leaf is unknown, or an array has another length than the axis.
+      ValueError: `members` names no axis, or a group has no members; from `to_units`, a prunable
+        leaf has no axis whose indices all have a group, a leaf is unknown, or an array has another
+        length than the axis.
 
     >>> scores = {"a": jnp.array([[1.0, 5.0]]), "b": jnp.array([[2.0], [7.0]])}
     >>> hidden = groups({"a": {1: np.array([0, 1])}, "b": {0: np.array([0, 1])}})
@@ -40,7 +41,9 @@ def groups(
     >>> hidden.to_units(scores, mask, prunable={"a": True, "b": True}).scores.tolist()
     [3.0, 12.0]
     """
-    axes = ((name, axis, ids) for name, of in members.items() for axis, ids in of.items())
+    axes = [(name, axis, ids) for name, of in members.items() for axis, ids in of.items()]
+    if not axes:
+        raise ValueError("`members` names no axis; it must name the groups of at least one.")
     return _groups(tuple((n, a, tuple(np.asarray(ids).tolist())) for n, a, ids in axes), reduction)
 
 

@@ -25,7 +25,7 @@ from lth_jax.pruning.prune import prune
 from lth_jax.pruning.scopes import Scope, globally
 from lth_jax.pruning.scores import is_bad, unless_bad
 from lth_jax.pruning.transforms import Events, Transform
-from lth_jax.pruning.transforms.subnetwork import init_inner, update_inner
+from lth_jax.pruning.transforms.subnetwork import extended, init_inner, update_inner
 from lth_jax.types import Count, Mask, Params, Prunable
 
 
@@ -76,7 +76,7 @@ def movement(
         return unless_bad(info, new, held[0]), held[1] + is_bad(info)
 
     def build(inner: optax.GradientTransformation, inputs: Inputs) -> Transform:
-        inner = optax.with_extra_args_support(inner)
+        inner = extended(inner)
 
         def init(params: Params) -> LearnedState:
             mask_scores = zeros_like(params)

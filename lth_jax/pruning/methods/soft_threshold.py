@@ -13,7 +13,12 @@ from lth_jax.pruning.methods._parts import LearnedState, learned, require_params
 from lth_jax.pruning.methods.method import METHODS, Inputs, Method
 from lth_jax.pruning.scopes import Scope
 from lth_jax.pruning.transforms import Transform
-from lth_jax.pruning.transforms.subnetwork import in_structure_of, init_inner, update_inner
+from lth_jax.pruning.transforms.subnetwork import (
+    extended,
+    in_structure_of,
+    init_inner,
+    update_inner,
+)
 from lth_jax.types import Mask, Params, Prunable
 
 
@@ -93,7 +98,7 @@ def soft_threshold(
 
     def build(inner: optax.GradientTransformation, inputs: Inputs) -> Transform:
         del inputs
-        inner = optax.with_extra_args_support(inner)
+        inner = extended(inner)
 
         def first(params: Params) -> LearnedState:
             thresholds, zero = start(params), jnp.zeros((), jnp.int32)

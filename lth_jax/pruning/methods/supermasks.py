@@ -25,7 +25,7 @@ from lth_jax.pruning.prune import prune
 from lth_jax.pruning.scopes import Scope, globally
 from lth_jax.pruning.scores import check, is_bad, unless_bad
 from lth_jax.pruning.transforms import Transform
-from lth_jax.pruning.transforms.subnetwork import init_inner
+from lth_jax.pruning.transforms.subnetwork import extended, init_inner
 from lth_jax.types import Mask, Params, Prunable
 
 
@@ -163,7 +163,7 @@ def _frozen(
       slope: the derivative of the soft mask with respect to the score.
       shown: maps the binary soft mask to the one that multiplies the weights.
     """
-    inner = optax.with_extra_args_support(inner)
+    inner = extended(inner)
 
     def init(params: Params) -> LearnedState:
         mask_scores, zero = first(params), jnp.zeros((), jnp.int32)

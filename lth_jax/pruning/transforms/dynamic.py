@@ -28,6 +28,7 @@ from lth_jax.pruning.transforms.subnetwork import (
     Start,
     Transform,
     check_events,
+    extended,
     in_structure_of,
     init_inner,
     owning,
@@ -230,7 +231,7 @@ def straight_through(
     >>> effective_params(optax.apply_updates(params, updates), state)["w"].tolist()
     [[0.0, 1.0]]
     """
-    inner = optax.with_extra_args_support(inner)
+    inner = extended(inner)
     check_events(events)
 
     def best(params: Params, count: Count) -> tuple[Mask, Info]:

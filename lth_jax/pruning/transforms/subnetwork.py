@@ -168,8 +168,7 @@ def masked(inner: optax.GradientTransformation, mask: Mask | None = None) -> Tra
     """
     if mask is not None:
         return static_sparse(inner, lambda params: mask)
-    _check_inner(inner)
-    inner = optax.with_extra_args_support(inner)
+    inner = extended(inner)
 
     def update(
         grads: Params,
@@ -220,13 +219,12 @@ def owning(
     `revise` gets the masked weights and the unmasked gradients. Values that differ between the
     members of a population must be operands: `revise` must not close over them (see `when`).
     """
-    _check_inner(inner)
+    inner = extended(inner)
     if not callable(start):
         raise TypeError(
             f"`start` is {_kind(start)}; it must be a function of the parameters that returns a "
             "mask, such as `lambda params: mask`."
         )
-    inner = optax.with_extra_args_support(inner)
     if events is not None:
         check_events(events)
 
@@ -260,9 +258,20 @@ def owning(
     return Transform(init, update)
 
 
-def _check_inner(inner: Any) -> None:
+def extended(inner: Any) -> optax.GradientTransformationExtraArgs:
+    """The optimizer `inner`, which then ignores extra arguments that it does not take.
+
+    Raises:
+      TypeError: it has no `init` or no `update`.
+
+    >>> extended(0.1)
+    Traceback (most recent call last):
+      ...
+    TypeError: `inner` is 0.1; it must be an optimizer of optax.
+    """
     if not (hasattr(inner, "init") and hasattr(inner, "update")):
         raise TypeError(f"`inner` is {_kind(inner)}; it must be an optimizer of optax.")
+    return optax.with_extra_args_support(inner)
 
 
 def _kind(value: Any) -> str:
