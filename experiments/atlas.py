@@ -41,7 +41,7 @@ from lth_jax.analysis.roofline import A100
 from lth_jax.cli.options import Options
 from lth_jax.cli.programs import UserError, exit_code
 from lth_jax.legal import nearest, one_of, whole
-from lth_jax.measures.judge import DISCOVERY, ROUNDS, found
+from lth_jax.measures.judge import DISCOVERY, ROUNDS, summarise_round
 from lth_jax.report import answers
 from lth_jax.report.atlas import document
 from lth_jax.store import locks
@@ -58,7 +58,7 @@ def plan(claim: str, size: str, runner: StudyRunner) -> str:
         experiment.replicates = PILOT_SEEDS
     evidence = one.gather(runner, config)
     lines = []
-    for part in found(one.protocol, evidence, [])["primaries"]:
+    for part in summarise_round(one.protocol, evidence, [])["primaries"]:
         need = part["needed"]
         words = f"about {need} seeds" if need else "no number of seeds: its δ is a margin"
         lines.append(f"{claim}, {part['name']}: δ = {part['delta']:g} {part['unit']}; {words}")

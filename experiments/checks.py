@@ -102,7 +102,7 @@ def _check_levels(experiment: ConfigDict) -> None:
             f"`rewind.step` is {experiment.rewind.step}; it must be below `train.steps`, {steps}."
         )
     if pruning.score_step and pruning.at_start:
-        raise UserError("`prune.at_start` and `prune.score_step` exclude each other; set one.")
+        raise UserError("`prune.at_start` and `prune.score_step` cannot both be set; set one.")
     if pruning.score_step and not experiment.rewind.step <= pruning.score_step <= steps:
         raise UserError(
             f"`prune.score_step` is {pruning.score_step}; it must be 0, or lie between "
@@ -151,8 +151,8 @@ def check_examples(experiment: ConfigDict, examples: int) -> None:
     share, replicates = experiment.train.share, experiment.replicates
     if share * replicates > examples:
         raise UserError(
-            f"`train.share` is {share}; {replicates} replicates cannot have so many of "
-            f"the {examples} training examples each."
+            f"`train.share` is {share}; {replicates} replicates need {share * replicates} training "
+            f"examples, but there are {examples}."
         )
     for name, value, most in (
         ("train.batch_size", experiment.train.batch_size, share or examples),

@@ -148,7 +148,7 @@ def _refuse_above(
     if limit is None or needed <= limit:
         return
     raise UserError(
-        f"`{field}` is {value}; {in_units(needed)} are needed at least for {what}, but {whose} "
+        f"`{field}` is {value}; at least {in_units(needed)} are needed for {what}, but {whose} "
         f"has {in_units(limit)} free."
     )
 

@@ -46,7 +46,7 @@ def _check_devices(machine: ConfigDict) -> None:
     if machine.devices % processes:
         raise UserError(
             f"`machine.devices` is {machine.devices}; it must be a multiple of the {processes} "
-            "processes, which have as many each."
+            "processes; each process uses the same number."
         )
     if machine.chunk % max(machine.devices, processes):
         of = "`machine.devices`, which" if machine.devices else "the number of processes, which"

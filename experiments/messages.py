@@ -7,6 +7,7 @@ from lth_jax.cli import messages
 
 LIBRARY: Mapping[str, str] = {
     "steps": "train.steps",
+    "eval_every": "train.eval_every",
     "score_step": "prune.score_step",
     "rate": "prune.rate",
     "final": "prune.final",

@@ -96,7 +96,7 @@ def full_name(name: str, known: dict[str, Any]) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise UserError(f"a field of the sweep is '{name}'; it could be {' or '.join(found)}.")
+        raise UserError(f"the field '{name}' is ambiguous: {' or '.join(found)}.")
     meant = flags.meant(name, known)
     raise UserError(flags.nearest("a field of the sweep", name, known, meant))
 
@@ -116,7 +116,9 @@ def _read(name: str, text: str, known: dict[str, Any]) -> Any:
             pass
     how = "; sweep tuples by `get_sweep` of the config file" if isinstance(like, tuple) else ""
     kind = type(like).__name__
-    raise UserError(f"`{PREFIX}{name}` has the value '{text}'; it must be one {kind}{how}.")
+    raise UserError(
+        f"`{PREFIX}{name}` has the value '{text}'; each value must be of type {kind}{how}."
+    )
 
 
 def cells(config: ConfigDict, grid: h.Grid, most: int = MOST_CELLS) -> Iterator[Cell]:
@@ -174,7 +176,7 @@ def run_sweep(config: ConfigDict, planned_cells: Sequence[Cell], command: Sequen
       The path of the sweep's page.
     """
     machine, team = config.machine, stores.everyone()
-    with stores.in_company(team):
+    with stores.lost_process_errors(team):
         sweep = train_cells(machine, config.experiment.name, planned_cells, command)
         return Path(team.on_leader(lambda: _show(machine, sweep.path)))
 

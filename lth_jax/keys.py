@@ -44,7 +44,7 @@ PURPOSES: Mapping[str, str] = MappingProxyType(
         # Of a member's data key.
         "order": "the order of the training examples, folded with the epoch",
         "noise": "dropout in training, folded with the step",
-        "shown": "changes of what a member is shown, folded with the step",
+        "shown": "augmentation of a member's batches, folded with the step",
         "method": "what a method draws for its mask",
         "average": "dropout while a mean network's state is renewed, folded with the batch",
         "line": "dropout while a state on a line is renewed, folded with the batch",

@@ -114,7 +114,7 @@ WITHIN = {
     "lth_jax/landscape/ends.py": {
         "extremes": "start, restarts",
         "_counted": "per start",
-        "_near": "start, restarts",
+        "_pilot_start": "start, restarts",
     },
     "lth_jax/landscape/lanczos.py": {
         "_driven": "per block of steps",

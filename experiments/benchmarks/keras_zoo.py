@@ -40,7 +40,7 @@ SIZES = (32, 48, 64, 71, 75, 96, 128, 224)
 CLASSES, IMAGES, REMOVED = 3, 2, 1 / 3
 ERROR, SECONDS = 1e-5, 10.0
 """Goals: of the error, and of the analysis."""
-FIXED = ("the window of", "the space of", "an axis of the argument", "an axis of result")
+FIXED = ("the window of", "a spatial axis of", "an axis of the argument", "an axis of result")
 """Beginnings of the reasons that every network has."""
 CHEAP = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """Each program runs once."""

@@ -98,8 +98,9 @@ def _measured(one: Stored, own: float, accuracy: Accuracy) -> Found:
     found = points[0, -1]  # of the exact values
     if abs(own - found) > MOST_DRIFT:
         raise AnalysisError(
-            f"the run found a test accuracy of {own:.4f} for '{one.arm}' {one.replicate} at "
-            f"level {one.level}, this machine found {found:.4f}; the data or the code have changed."
+            f"the run recorded a test accuracy of {own:.4f} for '{one.arm}' {one.replicate} at "
+            f"level {one.level}, but this machine measures {found:.4f}; the data or the code have "
+            "changed."
         )
     return dict(zip(QUANTITIES, points.T, strict=True)), {}
 

@@ -55,8 +55,12 @@ def stability(
       AnalysisError: if a run lacks a level or an accuracy, or the runs are in different stores.
     """
     runs = [run] if isinstance(run, Result) else list(run)
-    if len({one.store.root.resolve() for one in runs}) != 1:
-        raise AnalysisError("`run` must be runs in one store; give `lottery.run` one `store`.")
+    stores = {one.store.root.resolve() for one in runs}
+    if len(stores) != 1:
+        raise AnalysisError(
+            f"`run` holds runs of {len(stores)} stores; they must be of one: train them with the "
+            "same `store`."
+        )
     required: Any = {"accuracy": True, "on_device": True, "listed_with": runs}
     contexts = [RunContext(one, *PACKAGES, **required) for one in runs]
     for context in contexts:

@@ -36,7 +36,7 @@ def with_answers(
       StoreError: the run is damaged.
     """
     if run.status != "finished":
-        raise ValueError(f"it must be a finished run; {run.run} is {run.status}.")
+        raise ValueError(f"the teachers' run must be finished; {run.run} is {run.status}.")
     members = sorted(_dense(run), key=lambda one: one.replicate)
     if len(members) < students:
         raise ValueError(

@@ -53,15 +53,16 @@ def add_commands(commands: shared.Commands) -> None:
     shared.add_run(export, "source", help="a run, or a .ticket file")
     export.add_argument("file", metavar="FILE", help="the file to write")
     export.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
-    text = f"by default that of the ending {', '.join(_ENDINGS)}, or else a ticket"
+    text = f"default: by FILE's ending ({', '.join(_ENDINGS)}), otherwise ticket"
     export.add_argument("--format", choices=FORMATS, help=text)
-    export.add_argument("--level", type=int, help="round of train-prune-rewind, of a run")
-    export.add_argument("--replicate", type=int, help="which seed, of a run")
+    export.add_argument("--level", type=int, help="round of train-prune-rewind, for a run")
+    export.add_argument("--replicate", type=int, help="index of the seed, for a run")
     export.add_argument("--arm", default="ticket", help="ticket, dense, or a control")
     export.add_argument(
         "--values",
         choices=("rewound", "trained"),
-        help="of a run: of the rewind point (default of tickets), or as trained (of other formats)",
+        help="for a run: values of the rewind point (default for tickets), or trained values "
+        "(default for other formats)",
     )
     _add_precision(export)
     export.add_argument("--mapping", help=f"{_MAPPING}; kernels get PyTorch's axes")

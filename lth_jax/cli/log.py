@@ -22,7 +22,7 @@ def add_commands(commands: shared.Commands) -> None:
         one_run=True,
     )
     log.add_argument("--to", choices=TO, required=True, help="the program that reads the files")
-    log.add_argument("--folder", default="logs", help="of the files (default: %(default)s)")
+    log.add_argument("--folder", default="logs", help="folder of the files (default: %(default)s)")
     text = "write each level when it is finished, until the run has ended"
     log.add_argument("--follow", action="store_true", help=text)
 

@@ -208,7 +208,7 @@ def _rm(arguments: argparse.Namespace) -> None:
 def _is_confirmed(what: str) -> bool:
     """Asks on the terminal whether to remove something; prints a message if not."""
     if not sys.stdin.isatty():
-        raise UserError(f"`--yes` is needed to remove {what} where stdin is no terminal.")
+        raise UserError(f"`--yes` is needed to remove {what} when stdin is not a terminal.")
     print(f"Remove {what}? [y/N] ", end="", flush=True)
     if sys.stdin.readline().strip().lower() in ("y", "yes"):
         return True

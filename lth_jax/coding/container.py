@@ -156,7 +156,7 @@ def _blob_length(name: str, entry: Any, end: int) -> int:
         raise TicketError(f"its header's entry {name[:80]!r} is not that of a tensor")
     shape = entry["shape"]
     if entry["dtype"] != "U8" or not isinstance(shape, list) or len(shape) != 1:
-        raise TicketError(f"{name[:80]!r} is not a row of bytes")
+        raise TicketError(f"{name[:80]!r} is not a one-dimensional array of bytes")
     (length,) = shape
     if type(length) is not int or length < 0 or entry["data_offsets"] != [end, end + length]:
         raise TicketError(f"{name[:80]!r} does not begin where the blob before it ends")

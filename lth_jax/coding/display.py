@@ -86,8 +86,8 @@ def file_summary(sizes: SizeTable) -> str:
     ]
     if total.break_even_density is not None:
         lines.append(
-            f"at {total.bits_per_value:.2f} bits a value mask and values beat dense below "
-            f"{_percent(total.break_even_density)} % kept"
+            f"at {total.bits_per_value:.2f} bits per value, mask and values are smaller than dense "
+            f"below {_percent(total.break_even_density)} % kept"
         )
     return "\n".join(lines)
 

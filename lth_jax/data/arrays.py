@@ -105,7 +105,8 @@ def _split(batch: Batch, fraction: float, seed: int, name: str) -> tuple[Batch, 
     held_out = int(size * fraction)
     if not 0 < held_out < size:
         raise ValueError(
-            f"`{name}` is {fraction:g}; of {size} examples it must hold out at least 1 and leave 1."
+            f"`{name}` is {fraction:g}, which holds out {held_out} of {size} examples; at least 1 "
+            "must be held out and 1 must remain."
         )
     order = np.random.default_rng([seed, NAMES.index(name)]).permutation(size)
     rows = np.sort(order[held_out:]), np.sort(order[:held_out])
@@ -119,7 +120,7 @@ def _array(name: str, leaf: Any) -> np.ndarray:
     if not array.ndim:
         raise TypeError(
             f"`{name}` holds {leaf!r:.40}; it must hold arrays with the examples along their first "
-            "axis. Make lists arrays with `np.asarray`."
+            "axis. Convert lists with `np.asarray`."
         )
     if array.dtype.kind not in "biufcV" or array.dtype.names:
         raise TypeError(

@@ -36,7 +36,7 @@ def join(
 
     >>> join("localhost:1234", processes=2, process=2)
     Traceback (most recent call last):
-    ValueError: `process` is 2; it must be one of the 2 of `processes`, counted from 0.
+    ValueError: `process` is 2; it must be at least 0 and below `processes`, 2.
     """
     job = _job(coordinator, processes, process)
     if jax.distributed.is_initialized():
@@ -70,8 +70,7 @@ def _job(coordinator: str, processes: int, process: int) -> cluster.Job:
     if coordinator != AUTO:
         if not 0 <= process < processes:
             raise ValueError(
-                f"`process` is {process}; it must be one of the {processes} of `processes`, "
-                "counted from 0."
+                f"`process` is {process}; it must be at least 0 and below `processes`, {processes}."
             )
         return cluster.Job(coordinator, processes, process)
     if processes or process:
@@ -109,8 +108,8 @@ def _address(job: cluster.Job, timeout: float) -> str:
 def _give_up(coordinator: str, timeout: float) -> None:
     """Exits, because JAX cannot stop waiting."""
     print(
-        f"error: the processes of the job did not all come to {coordinator} within {timeout} "
-        "seconds; start them all, with one coordinator.",
+        f"error: not all processes of the job connected to {coordinator} within {timeout} seconds; "
+        "start all with the same coordinator.",
         file=sys.stderr,
         flush=True,
     )

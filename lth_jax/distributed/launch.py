@@ -145,7 +145,7 @@ def submit(
     try:
         executor = submitit.AutoExecutor(folder=place, cluster=cluster)
     except RuntimeError as error:
-        raise ValueError("`cluster` is 'slurm', which is not on this machine.") from error
+        raise ValueError("`cluster` is 'slurm', which is not available on this machine.") from error
     executor.update_parameters(
         name=name,
         timeout_min=minutes,

@@ -22,7 +22,7 @@ def convert(name: str, array: np.ndarray, dtype: str | None) -> np.ndarray:
     >>> convert("w", np.array([0.1]), "float32")
     Traceback (most recent call last):
     lth_jax.exchange.errors.ExchangeError: `dtype` is float32, in which values of 'w' (float64)
-    change, the first from 0.1 to 0.10000000149011612; round them first if that is meant.
+    change, the first from 0.1 to 0.10000000149011612; round them first if that is intended.
     """
     if dtype is None or array.dtype.name == dtype:
         return array
@@ -36,6 +36,6 @@ def convert(name: str, array: np.ndarray, dtype: str | None) -> np.ndarray:
         raise ExchangeError(
             f"`dtype` is {dtype}, in which values of '{name}' ({array.dtype.name}) change, the "
             f"first from {array[first]} to {out[first].astype('float64')}; round them first if "
-            "that is meant."
+            "that is intended."
         )
     return out

@@ -36,9 +36,9 @@ from lth_jax.store.leaves import nest
 from lth_jax.types import Mask, Params, Prunable
 
 COUNTERS = ("*num_batches_tracked",)
-"""PyTorch's counters, which are no parameters."""
+"""PyTorch's counters, which are not parameters."""
 STATISTICS = ("running_mean", "running_var")
-"""The endings of the names of statistics, which are no parameters."""
+"""The endings of the names of statistics, which are not parameters."""
 
 
 class Imported(NamedTuple):
@@ -229,7 +229,7 @@ def _pairs(
         if name not in weights:
             raise ExchangeError(
                 f"There is a mask of '{name}', but the weights are {list(weights)[:20]}; `skip` "
-                f"'{name}{MASK}' if it is no mask of weights."
+                f"'{name}{MASK}' if it is not a mask of weights."
             )
         if array.shape != weights[name].shape:
             raise ExchangeError(

@@ -165,7 +165,7 @@ def extremes(
     if pilot is not None and pilot.size != operator.size:
         raise ValueError(f"`pilot` must have {operator.size} rows, got {pilot.size}.")
     if operator.size <= min(exact_below, EXACT_LIMIT):
-        return _written_out(operator, wanted)
+        return _dense_extremes(operator, wanted)
     rows = sum(wanted) if max(wanted) > 1 else 0
     steps = lanczos.allowed_steps(operator, steps, memory, rows)
     if steps < max(wanted):
@@ -175,7 +175,10 @@ def extremes(
     run = driver or lanczos.driver(operator)
 
     drawn, fresh = jax.random.split(key)
-    start = _start(operator.gradient, drawn) if pilot is None else _near(pilot, drawn, wanted)
+    if pilot is None:
+        start = _start(operator.gradient, drawn)
+    else:
+        start = _pilot_start(pilot, drawn, wanted)
     locked = _nothing(operator, rows)
     known, first = _search(run, operator, start, fresh, steps, locked, wanted, tolerance, pilot)
     settled, counting = known.worst <= tolerance, 0
@@ -372,7 +375,7 @@ def _select(first, second, rows):
     return jnp.where(rows[:, None] >= 0, taken, jnp.zeros_like(taken))
 
 
-def _written_out(operator: Operator, wanted: tuple[int, int]) -> Extremes:
+def _dense_extremes(operator: Operator, wanted: tuple[int, int]) -> Extremes:
     values = eigenvalues(operator)
     error = operator.size * np.finfo(operator.dtype).eps * np.abs(values).max()
     ends = _ends(values, np.full(values.shape, error), wanted)
@@ -394,15 +397,15 @@ def _start(gradient: jax.Array, key: Key, longer: float = 1.0) -> jax.Array:
     return drawn + share.astype(drawn.dtype) * gradient
 
 
-def _near(pilot: Operator, key: Key, wanted: tuple[int, int]) -> jax.Array:
+def _pilot_start(pilot: Operator, key: Key, wanted: tuple[int, int]) -> jax.Array:
     """The result of a few steps with a cheaper matrix, plus a part of their start vector."""
     first, fresh = jax.random.split(key)
     start, (largest, smallest) = _start(pilot.gradient, first, LONGER), wanted
     steps = min(lanczos.CHECK + largest + smallest - 2, pilot.size)
     found = lanczos.leading(pilot, start, fresh, steps=steps, largest=largest, smallest=smallest)
-    return _beside(found, start)
+    return _with_random_part(found, start)
 
 
 @jax.jit
-def _beside(found: jax.Array, start: jax.Array) -> jax.Array:
+def _with_random_part(found: jax.Array, start: jax.Array) -> jax.Array:
     return found + BESIDE * start / jnp.linalg.norm(start)

@@ -191,8 +191,8 @@ class StructuredControl(NamedTuple):
 STRUCTURED_CONTROLS: Registry[StructuredControl] = Registry("control")
 """Controls that depend on a network's structure, by name; configs use these names.
 
-`refill` and `regroup` are the structured versions of an unstructured ticket; the other names that
-begin so are controls of these.
+`refill` and `regroup` are the structured versions of an unstructured ticket; names such as
+`refill_reinit` are controls of these versions.
 """
 
 for _name, _control in {
@@ -222,7 +222,7 @@ SAME_MASK = {
     "refill_scratch": "refill",
     "regroup_reinit": "regroup",
 }
-"""Each control that has the mask of another arm and other weights, with this arm."""
+"""`{control: arm}` for controls that have the mask of `arm` but other weights."""
 
 
 def described(controls: Mapping[str, Control]) -> dict[str, dict[str, str]]:

@@ -151,17 +151,19 @@ def check_experiments(experiments: Sequence[Experiment]) -> None:
         check_ladder(one.seeds, one.ladder)
         for what in ("training", "data", "constants"):
             if getattr(one.identity, what) != getattr(first.identity, what):
-                raise ValueError(f"`experiments[{i}]` has other {what} than experiments[0].")
+                raise ValueError(f"`experiments[{i}]` differs from `experiments[0]` in its {what}.")
         if timeline(one.ladder) != timeline(first.ladder):
             raise ValueError(
-                f"`experiments[{i}]` trains {timeline(one.ladder)}, experiments[0] "
+                f"`experiments[{i}]` trains {timeline(one.ladder)}, `experiments[0]` "
                 f"{timeline(first.ladder)}; members of one population take the same steps."
             )
         if one.ladder.prunable != first.ladder.prunable:
-            raise ValueError(f"`experiments[{i}]` has other prunable leaves than experiments[0].")
+            raise ValueError(
+                f"`experiments[{i}]` differs from `experiments[0]` in its prunable leaves."
+            )
         # Equal programs; the objects may differ if the ladders differ elsewhere.
         if one.identity.methods_training != first.identity.methods_training:
-            raise ValueError(f"`experiments[{i}]` has other methods than experiments[0].")
+            raise ValueError(f"`experiments[{i}]` differs from `experiments[0]` in its methods.")
 
 
 def timeline(ladder: Ladder) -> tuple[StepRange, StepRange]:

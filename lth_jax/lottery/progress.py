@@ -23,7 +23,7 @@ class Standing(TypedDict):
     speed: float
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """Prints a line on standard error, before the progress bar starts."""
     Console(stderr=True).print(text, highlight=False)
 

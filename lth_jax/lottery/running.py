@@ -14,7 +14,7 @@ from lth_jax.lottery.ladder import Hooks, run_ladder
 from lth_jax.lottery.member_table import Plans, what_is_kept
 from lth_jax.lottery.node_training import Progress
 from lth_jax.lottery.programs import Programs
-from lth_jax.lottery.progress import Display, say
+from lth_jax.lottery.progress import Display, print_line
 from lth_jax.lottery.spec import Experiment, level_sizes
 from lth_jax.population.placement import Plan, fitted, level_plans, read_plan
 from lth_jax.population.planning import choose_plan
@@ -60,7 +60,7 @@ def recorded_plans(
                 candidates,
                 plan_cache,
                 programs,
-                on_start=lambda: say(note) if progress and stores.everyone().first else None,
+                on_start=lambda: print_line(note) if progress and stores.everyone().first else None,
             )
         record = {**plan._asdict(), "evidence": evidence, "data": data_placement(experiment.task)}
         run.record_plan(with_widths(record, sizes if narrow else []))

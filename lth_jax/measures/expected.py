@@ -114,7 +114,7 @@ def measured(expected: Expected, values: ArrayLike, other: ArrayLike | None = No
     -0.5
     """
     if (other is None) != (expected.minus is None):
-        raise ValueError("`other` must be given exactly where `expected.minus` is.")
+        raise ValueError("`other` must be given if and only if `expected.minus` is set.")
     if other is None:
         return student_t(values)
     if not expected.relative:

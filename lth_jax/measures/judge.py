@@ -1,7 +1,7 @@
 """Verdicts from evidence: corrected intervals, controls at α = .001, and two rounds.
 
-`found` summarises one round of a study; `judgement` gives its verdict, and `overall` that of both
-rounds.
+`summarise_round` summarises one round of a study; `judgement` gives its verdict, and `overall` that
+of both rounds.
 """
 
 import math
@@ -48,7 +48,7 @@ Found = dict[str, Any]
 """The JSON-like results of a study."""
 
 
-def found(protocol: Protocol, evidence: Evidence, controls: Sequence[Control]) -> Found:
+def summarise_round(protocol: Protocol, evidence: Evidence, controls: Sequence[Control]) -> Found:
     """A round's numbers with intervals, and the verdicts of its controls.
 
     The method of an interval is the first whose coverage, simulated on the values, is high enough

@@ -23,8 +23,8 @@ from jax.interpreters import ad, batching, mlir
 from jax.typing import ArrayLike, DTypeLike
 
 FEW_CHANNELS, SHORT = 4, 72
-"""On CPUs a matrix product of patches is faster for at most so many input channels, and for patches
-of at most so many numbers: 16 channels and a window of 3, or 8 and one of (3, 3)."""
+"""Limits for matrix products of patches, which are faster on CPUs up to `FEW_CHANNELS` input
+channels or `SHORT` numbers per patch (16 channels × window 3, or 8 × (3, 3))."""
 
 LANES = 4
 """Rows of patches are padded to a multiple of this length.

@@ -243,8 +243,8 @@ def _check_hyper(task: Task, hyper: Mapping[str, Any]) -> None:
     unknown = [name for name in hyper if name not in {*task.hyper, *OFFSETS}]
     if unknown:
         raise ValueError(
-            f"`hyper` includes {unknown[0]!r}; the task has {', '.join(task.hyper)}; add others "
-            "to its `hyper`."
+            f"`hyper` includes {unknown[0]!r}; the task has {', '.join(task.hyper)}; add further "
+            "names to the task's `hyper`."
         )
     task.check_rate(hyper)
 

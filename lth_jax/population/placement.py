@@ -154,8 +154,13 @@ def check_devices(devices: int) -> None:
     there, processes = jax.devices(), jax.process_count()
     if 1 <= devices <= len(there) and devices % processes == 0:
         return
-    who = "this process has" if processes == 1 else f"{processes} processes, alike, have"
-    raise ValueError(f"`devices` is {devices}; {who} {len(there)} of kind {there[0].device_kind}.")
+    most, kind = len(there), there[0].device_kind
+    if processes == 1:
+        raise ValueError(f"`devices` is {devices}; this process has {most} of kind {kind}.")
+    raise ValueError(
+        f"`devices` is {devices}; it must be a multiple of the {processes} processes and at most "
+        f"{most}, the number of devices of kind {kind}."
+    )
 
 
 def halved(plan: Plan) -> Plan | None:

@@ -288,7 +288,7 @@ def _fingerprint(
     )
 
 
-class Learnt(TypedDict):
+class CachedPlan(TypedDict):
     """A cached choice of a plan."""
 
     plan: dict[str, Any]
@@ -298,7 +298,7 @@ class Learnt(TypedDict):
 def _recall(path: Path, crowded: bool) -> dict[str, Any] | None:
     """The cached choice; None if there is none that can be read, or only a crowded one."""
     try:
-        found = records.read(path, path.stem, Learnt)
+        found = records.read(path, path.stem, CachedPlan)
         if not crowded and any(row["crowded"] for row in found["evidence"]):
             return None
         evidence = [{**row, "source": "cache"} for row in found["evidence"]]

@@ -121,9 +121,8 @@ def _check_fits(train: OnHost, size: int) -> None:
     needed, free = 2 * size * example, free_bytes()  # one block in use, one being read
     if free is not None and needed > free:
         raise ValueError(
-            f"`steps` of a segment use {size} examples, of which two segments take "
-            f"{needed / 2**20:,.0f} MiB on a device and {free / 2**20:,.0f} MiB are free; "
-            "evaluate more often."
+            f"two segments, of {size} examples each, need {needed / 2**20:,.0f} MiB on a device, "
+            f"but {free / 2**20:,.0f} MiB are free; reduce `eval_every`."
         )
 
 

@@ -189,8 +189,8 @@ def _check_criterion(criterion: Any) -> None:
     except TypeError as error:
         name = getattr(criterion, "__name__", type(criterion).__name__)
         rest = [
-            "it must take (params, mask, *, key, batches, initial), of which `**_` accepts the "
-            "keywords that it does not use"
+            "it must take (params, mask, *, key, batches, initial); add `**_` for the keywords "
+            "that it does not use"
         ]
         faults = _faults(signature)
         if not {"params", "mask"} & signature.parameters.keys():

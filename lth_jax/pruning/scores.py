@@ -147,7 +147,8 @@ def check(info: Info, criterion: str, count: Count, prunable: Prunable) -> None:
     >>> check(info, "magnitude", 3, {"w": True})
     Traceback (most recent call last):
       ...
-    ValueError: `magnitude` gives scores that are NaN or infinite at 'w'; they decide no mask.
+    ValueError: `magnitude` gives scores that are NaN or infinite at 'w'; they do not
+    determine a mask.
     """
     if any(isinstance(value, jax.core.Tracer) for value in jax.tree.leaves(info)):
         return
@@ -166,11 +167,13 @@ def sentence(criterion: str, leaves: Sequence[str], what: str) -> str:
     """The message for errors and reports; names at most three leaves.
 
     >>> sentence("snip", ["a", "b", "c", "d"], "all equal")
-    "`snip` gives scores that are all equal at 'a', 'b', 'c' and 1 more; they decide no mask."
+    "`snip` gives scores that are all equal at 'a', 'b', 'c' and 1 more; they do not
+    determine a mask."
     """
     shown = ", ".join(f"'{name}'" for name in leaves[:3])
     more = f" and {len(leaves) - 3} more" if len(leaves) > 3 else ""
-    return f"`{criterion}` gives scores that are {what} at {shown}{more}; they decide no mask."
+    where = f"at {shown}{more}"
+    return f"`{criterion}` gives scores that are {what} {where}; they do not determine a mask."
 
 
 def _pools(name: str, count: Any) -> list[str]:

@@ -148,7 +148,7 @@ def find_layers(f: Callable[[Params, Any], Any], params: Params, batch: Any) -> 
     a      dot_general  4×8         1
     b      dot_general  8×2         1
     >>> found.others
-    {'c': 'no matrix product reads it, but add'}
+    {'c': 'not read by a matrix product; read by add'}
     """
     block, _ = trace(f, params, batch)
     names = trees.names(params)
@@ -169,8 +169,8 @@ def find_layers(f: Callable[[Params, Any], Any], params: Params, batch: Any) -> 
     others = dict(clashes)
     for k, name in enumerate(names):
         if all(site.leaf != k for site in sites):
-            reason = "no matrix product reads it"
-            others[name] = f"{reason}, but {', '.join(uses[k])}" if uses[k] else reason
+            reason = "not read by a matrix product"
+            others[name] = f"{reason}; read by {', '.join(uses[k])}" if uses[k] else reason
     layers = _named(sites, clashes)
     return Layers(
         layers=layers,

@@ -153,8 +153,8 @@ class Reconstruction(NamedTuple):
             "few_rows": "no inputs other than 0, or an expert with fewer rows than inputs",
         }
         return {
-            name: said
-            for kind, said in words.items()
+            name: text
+            for kind, text in words.items()
             for name, flag in zip(names, info[kind], strict=True)
             if flag
         }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from lth_jax.measures.claims import Control, Evidence, Protocol, Row
-from lth_jax.measures.judge import ROUNDS, Found, found
+from lth_jax.measures.judge import ROUNDS, Found, summarise_round
 from lth_jax.report.tables import csv_bytes, parquet_bytes, read_parquet
 from lth_jax.store import CorruptError, content_key, environment, files, records, source_fingerprint
 
@@ -76,7 +76,7 @@ def write_answer(
     if rows:
         files.write(folder / SEEDS, parquet_bytes(rows))
         files.write(folder / "seeds.csv", csv_bytes(rows))
-    result = found(protocol, evidence, controls) | {
+    result = summarise_round(protocol, evidence, controls) | {
         "seeds_sha256": files.digest(folder / SEEDS) if rows else None,
         "hash": stamped,
         "seconds": seconds,

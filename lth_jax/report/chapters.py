@@ -72,8 +72,8 @@ class Chapter(NamedTuple):
 
     Attributes:
       protocol: the fields of a `Protocol`, and `outcome`, which compares results and expectation.
-      rounds: the numbers of each finished round, in order: those of `judge.found`, and `seconds`,
-        `finished`, `hash` and `environment`.
+      rounds: the numbers of each finished round, in order: those of `judge.summarise_round`, and
+        `seconds`, `finished`, `hash` and `environment`.
       figure: the picture of its deciding numbers; None if there is none.
       command: the command that repeats it.
       changes: one sentence for each version of the protocol.

@@ -17,7 +17,7 @@ HEADLINES = (
 )
 EARLY_STOP = "early_stop_step"
 NUMBERS = ("metric", "mean", "low", "high", "replicates", "values")
-"""The columns of a row of a measurement that are no place."""
+"""The columns of a row of a measurement that do not identify a place."""
 MOST_NAMED = 6
 """Diverged networks that a sentence names one by one; more are counted by arm."""
 
@@ -124,7 +124,7 @@ def alike(run: RunRecord) -> list[str]:
             found.setdefault(same, []).append(str(level.level))
     return [
         f"At level {listing(levels)}, {listing(arms)} {'has' if len(arms) == 1 else 'have'} "
-        "exactly the results of the ticket; a difference of 0 there is no evidence."
+        "exactly the results of the ticket; a difference of 0 there is not evidence."
         for arms, levels in found.items()
     ]
 

@@ -77,7 +77,7 @@ MOST_CURVES = 8  # with more, controls are drawn only where the literature state
 NO_NUMBERS = "The full size tests the same findings; it is compared with no further numbers."
 NUMBERS = "A run of the full size is compared with these numbers:"
 FEWEST = 4
-"""Numbers from which on the literature has a panel of its own."""
+"""The fewest numbers with which the literature has its own panel."""
 LEAD = (
     "Each recipe trains the experiment of a paper and compares its findings with what the paper "
     "states. A finding holds if our 95 % interval lies in the expected range, does not hold if it "

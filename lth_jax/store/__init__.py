@@ -16,7 +16,15 @@ from lth_jax.store.hashing import (
 from lth_jax.store.interrupts import Interrupted, Stop, interruptible, on_signals
 from lth_jax.store.listing import RunInfo, find_run, list_runs
 from lth_jax.store.nodes import Node, Partial, Progress, Store
-from lth_jax.store.processes import ALONE, Team, everyone, in_company, is_distributed, lost, to_host
+from lth_jax.store.processes import (
+    ALONE,
+    Team,
+    everyone,
+    is_distributed,
+    lost,
+    lost_process_errors,
+    to_host,
+)
 from lth_jax.store.run_files import (
     ENV,
     IDENTITY,
@@ -60,12 +68,12 @@ __all__ = [
     "everyone",
     "find_run",
     "fingerprint",
-    "in_company",
     "interruptible",
     "is_complete",
     "is_distributed",
     "list_runs",
     "lost",
+    "lost_process_errors",
     "on_signals",
     "open_run",
     "open_sweep",

@@ -30,7 +30,7 @@ from lth_jax.store.processes import ALONE, Team, is_distributed
 from lth_jax.trees import path_keys
 
 FORMAT = 2
-"""The version of the layout on disk; another version is refused by name."""
+"""The version of the layout on disk; other versions are rejected."""
 
 
 @text.with_short_repr

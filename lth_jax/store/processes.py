@@ -55,7 +55,7 @@ class Team:
         from jax.experimental import multihost_utils
 
         own = np.frombuffer(text.encode(), np.uint8)
-        with in_company(self):
+        with lost_process_errors(self):
             sizes = multihost_utils.process_allgather(np.int32(own.size))
             padded = np.zeros(max(sizes.max(), 1), np.uint8)
             padded[: own.size] = own
@@ -135,8 +135,8 @@ class Team:
             odd = [str(i) for i, theirs in enumerate(everywhere) if theirs.get(name) != digest]
             if odd:
                 raise StoreError(
-                    f"process {', '.join(odd)} of {self.count} has another {name} than process 0; "
-                    "start all of them with the same."
+                    f"process {', '.join(odd)} of {self.count} differs from process 0 in its "
+                    f"{name}; start all processes with the same {name}."
                 )
 
 
@@ -145,7 +145,7 @@ ALONE = Team()
 
 
 @contextlib.contextmanager
-def in_company(team: Team) -> Iterator[None]:
+def lost_process_errors(team: Team) -> Iterator[None]:
     """Context in which an error of the connection to other processes is a `LostProcessError`."""
     try:
         yield
@@ -160,8 +160,8 @@ def in_company(team: Team) -> Iterator[None]:
 def lost(team: Team, reason: str) -> str:
     """The error message of a process that stops because it lost another."""
     return (
-        f"process {team.index} of {team.count} stops, since another is lost or one has failed "
-        f"({reason}); start all of them again: the same command continues."
+        f"process {team.index} of {team.count} stops because another process was lost or failed "
+        f"({reason}); start all processes again to continue."
     )
 
 

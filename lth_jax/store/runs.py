@@ -12,7 +12,7 @@ from lth_jax.store.errors import CorruptError, LostProcessError, StoreError
 from lth_jax.store.hashing import content_key, plain
 from lth_jax.store.listing import is_run
 from lth_jax.store.nodes import Store
-from lth_jax.store.processes import ALONE, Team, in_company
+from lth_jax.store.processes import ALONE, Team, lost_process_errors
 from lth_jax.store.run_files import (
     CONFIG,
     ENV,
@@ -296,7 +296,7 @@ def open_run(
         run = Run(path, config_hash, team)
         run._leave("running")
         try:
-            with in_company(team):
+            with lost_process_errors(team):
                 yield run
         except LostProcessError:
             if not team.first:

@@ -73,7 +73,7 @@ def _all_gather(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     axes = ins[0]
     if op.params["tiled"]:
         return [[np.tile(a, size) if d == along else a for d, a in enumerate(axes)]]
-    return [[*axes[:along], links.stuck(size, f"`{op.name}` makes it"), *axes[along:]]]
+    return [[*axes[:along], links.stuck(size, f"an axis created by `{op.name}`"), *axes[along:]]]
 
 
 def _reduce_scatter(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
@@ -81,7 +81,7 @@ def _reduce_scatter(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     if op.params["tiled"]:
         part = _one_shard(links, axes[along], op.params["axis_size"])
         return [[*axes[:along], part, *axes[along + 1 :]]]
-    links.pin(axes[along], f"`{op.name}` takes it apart")
+    links.pin(axes[along], f"an axis split by `{op.name}`")
     return [[*axes[:along], *axes[along + 1 :]]]
 
 

@@ -113,7 +113,7 @@ def shrink(
     if (gone & solution.is_pinned()).any():
         raise ValueError(
             "`apply` ties units that are removed to units that are kept when it is traced with "
-            "arguments of other types, or in a custom derivative; pin the leaves concerned"
+            "arguments of other types, or in a custom derivative; pin the leaves concerned."
         )
     return Smaller(links.labels, ~gone[solution.component], prefer)
 
@@ -267,7 +267,7 @@ def _check_exact(groups: Sequence[Group]) -> None:
             raise ValueError(
                 f"`units` removes some of '{group.name}' (leaf '{group.slots[0].leaf}'), but "
                 f"without them the network differs from the masked one: {group.inexact[0]}; "
-                "pass `inexact=True` if that is meant."
+                "pass `inexact=True` if this is intended."
             )
 
 
@@ -317,5 +317,5 @@ def _check_shapes(leaves: Sequence[Any], kept: Sequence[Any], names: Sequence[st
         if jnp.shape(leaf) != shape:
             raise ValueError(
                 f"`params` at '{name}' has shape {jnp.shape(leaf)}, but the compact function "
-                f"was made for {shape}"
+                f"was made for {shape}."
             )

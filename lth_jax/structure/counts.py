@@ -81,9 +81,9 @@ def unit_counts(
     each = fraction if isinstance(fraction, Mapping) else dict.fromkeys(names, fraction)
     for name, value in each.items():
         if name not in names:
-            raise ValueError(f"`fraction` names '{name}', which is not a group; there are {names}")
+            raise ValueError(f"`fraction` names '{name}', which is not a group; there are {names}.")
         if not 0 < value <= 1:
-            raise ValueError(f"`fraction` at '{name}' must be in (0, 1], but it is {value}")
+            raise ValueError(f"`fraction` at '{name}' must be in (0, 1], but it is {value}.")
     return {
         group.name: np.int32(
             rounded(each.get(group.name, 1.0) * group.units, multiple, group.units)
@@ -267,4 +267,4 @@ def best_of_each(
 def check_multiple(multiple: int) -> None:
     """Raises `ValueError` for a multiple below 1."""
     if multiple < 1:
-        raise ValueError(f"`multiple` must be at least 1, but it is {multiple}")
+        raise ValueError(f"`multiple` must be at least 1, but it is {multiple}.")

@@ -67,7 +67,7 @@ def _sizes(old: Any, new: Any, names: list[str], where: str) -> dict[str, Any]:
     if held:
         raise ValueError(
             f"`module` has at '{where or '.'}' a {type(new).__name__} whose field '{held[0]}' "
-            "cannot be derived from its smaller arrays; use the compact function"
+            "cannot be derived from its smaller arrays; use the compact function."
         )
     return {}
 

@@ -226,7 +226,8 @@ def _check_budget(budget: Mapping[str, Any], latency: Latency | None) -> None:
             raise ValueError(f"`budget` at '{name}' is {shown(value)}; it must be {legal.words}.")
     if LATENCY in budget and latency is None:
         raise ValueError(
-            f"`latency` is None, but `budget` has '{LATENCY}'; give that of `measure_latency`."
+            f"`latency` is None, but `budget` has '{LATENCY}'; pass the result of "
+            "`measure_latency`."
         )
 
 

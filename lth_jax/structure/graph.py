@@ -203,7 +203,7 @@ def trace(f: Callable[..., Any], *args: Any) -> tuple[Block, Any]:
     except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
         reason = str(error).strip().splitlines()[0]
         found = re.search(r"depends on the values? of the arguments? (.+)\.$", str(error), re.M)
-        which = f" (here: that of {found[1]})" if found else ""
+        which = f" (here: the value of {found[1]})" if found else ""
         raise ValueError(
             "`apply` must be jittable: its control flow and its shapes may depend on the shapes "
             f"of its arguments, not on a value{which}: {reason}"

@@ -369,9 +369,9 @@ def _why_not(components: np.ndarray, solution: Solution, alone: np.ndarray) -> t
     if not alone[components].any():
         return found
     if len(components) == 1:
-        return (*found, "an axis of one index, without which nothing is left")
+        return (*found, "an axis of length 1; removing it would empty the leaf")
     if (components == components[0]).all():
-        return (*found, "its indices can only be removed all together, which would leave none")
+        return (*found, "its indices can only be removed together, which would empty the leaf")
     reason = "no two indices are units of the same kind, and each kind keeps at least one"
     return (*found, reason)
 

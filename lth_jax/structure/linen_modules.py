@@ -48,7 +48,7 @@ def resized(
     start = tuple(sizes_of(module))
     before = shapes(start)
     if not _alike(before, wanted):
-        raise ValueError("`params` must have the structure of the variables of `module`")
+        raise ValueError("`params` must have the structure of the variables of `module`.")
     options = _options(start, before, wanted)
     heap, seen = [(wrong(start) or 0, start)], {start}
     closest = heap[0]
@@ -72,7 +72,7 @@ def resized(
         name = next(name for name in wanted if found[name] != wanted[name])
         raise ValueError(
             "no values were found for the integer fields of `module` that give leaf "
-            f"'{name}' the shape {wanted[name]} (closest: {found[name]}); use the compact function"
+            f"'{name}' the shape {wanted[name]} (closest: {found[name]}); use the compact function."
         )
 
 

@@ -97,7 +97,7 @@ def _candidates(
     else:
         raise TypeError(
             "`module` must be a module of Flax (Linen, NNX) or Equinox, got "
-            f"{type(module).__name__}; use the compact function"
+            f"{type(module).__name__}; use the compact function."
         )
 
 
@@ -153,7 +153,7 @@ def check_same(
             raise ValueError(
                 f"`rebuilt` differs from `reference` at result '{name}' by {gap:.1e} of its "
                 f"largest entry (allowed: {tolerance:.0e}): its formula uses a width that changed "
-                "(a norm's, or √head_dim), so only the compact function computes the same"
+                "(a norm's, or √head_dim), so only the compact function computes the same."
             )
         worst = max(worst, gap)
     return worst

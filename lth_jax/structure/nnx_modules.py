@@ -51,7 +51,7 @@ def _fit(part: nnx.Module, name: str) -> None:
             return fit(part)
     raise ValueError(
         f"`module` has at '{name}' a {type(part).__name__} whose attributes cannot be derived from "
-        "its smaller parameters; rebuild it, or use the compact function"
+        "its smaller parameters; rebuild it, or use the compact function."
     )
 
 

@@ -55,7 +55,7 @@ def _product(sizes: Sequence[Any], axes: Sequence[int]) -> Any:
     return math.prod(sizes[axis] for axis in axes)
 
 
-ALIKE = ("class_token", "embeddings", "pos_embedding", "position_embedding", "positions")
+SIZE_INDEPENDENT = ("class_token", "embeddings", "pos_embedding", "position_embedding", "positions")
 """Leaves whose initial variance does not depend on the size; `embeddings` is Haiku's name."""
 FANS: dict[layers.Initialization, Fan] = {
     layers.glorot_normal: fan_average,
@@ -78,7 +78,7 @@ def fan_of(module: Any) -> Fan:
 
     def fan(name: str, layout: Layout, sizes: Sequence[Any]) -> Any:
         leaf = name.rpartition("/")[2]
-        if leaf in ALIKE:
+        if leaf in SIZE_INDEPENDENT:
             return 1
         return sizes[-1] if leaf == "embedding" else of_kernels(name, layout, sizes)
 

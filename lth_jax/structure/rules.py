@@ -156,7 +156,7 @@ def _aligned(links: Links, op: Op, content: Content, ins: list[Axes], d: int, n:
     across = [axes[d] if len(axes) == rank and len(axes[d]) == n else None for axes in ins]
     for axes, atoms in zip(ins, across, strict=True):
         if atoms is None and len(axes) == rank:
-            links.pin(axes[d], f"`{op.name}` repeats an axis of one")
+            links.pin(axes[d], f"`{op.name}` broadcasts a length-1 axis")
     there = [atoms for atoms in across if atoms is not None]
     if not there:  # only scalars and axes of length 1
         return links.fresh(n)

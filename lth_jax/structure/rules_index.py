@@ -26,8 +26,8 @@ def _dynamic_slice(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     for d, (atoms, n) in enumerate(zip(ins[0], op.outs[0].shape, strict=True)):
         start = _start(op, d, 1, len(atoms), n)
         if start is None:
-            links.pin(atoms, "`dynamic_slice` at a place that depends on data")
-            out.append(links.stuck(n, "`dynamic_slice` at a place that depends on data"))
+            links.pin(atoms, "`dynamic_slice` at a data-dependent index")
+            out.append(links.stuck(n, "`dynamic_slice` at a data-dependent index"))
         else:
             out.append(atoms[start : start + n])
     return [out]
@@ -53,8 +53,8 @@ def _dynamic_update(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     for d, (whole, part) in enumerate(zip(*ins[:2], strict=True)):
         start = _start(op, d, 2, len(whole), len(part))
         if start is None:
-            links.pin(whole, "`dynamic_update_slice` at a place that depends on data")
-            links.pin(part, "`dynamic_update_slice` at a place that depends on data")
+            links.pin(whole, "`dynamic_update_slice` at a data-dependent index")
+            links.pin(part, "`dynamic_update_slice` at a data-dependent index")
             out.append(whole)
         else:
             window = whole[start : start + len(part)]

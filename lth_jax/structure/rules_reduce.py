@@ -143,9 +143,9 @@ def _convolution(layout_of: Callable[[Op], _Layout]) -> Link:
     def link(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
         layout, (image, kernel) = layout_of(op), ins
         for a, b in layout.spaces:
-            links.pin(image[a], f"the space of `{op.name}`")
+            links.pin(image[a], f"a spatial axis of `{op.name}`")
             links.pin(kernel[b], f"the window of `{op.name}`")
-        out = [links.stuck(n, f"the space of `{op.name}`") for n in op.outs[0].shape]
+        out = [links.stuck(n, f"a spatial axis of `{op.name}`") for n in op.outs[0].shape]
         for d in layout.members:
             out[d] = links.after_sum(_side_by_side(links, image[d], kernel[d]))
         channels = image[layout.features[0]], kernel[layout.fan_in], kernel[layout.kernel_out]
@@ -174,9 +174,10 @@ def _channels(links: Links, op: Op, groups: int, image: Atoms, fan_in: Atoms, ou
         return _same_in_every_group(links, op, image, fan_in, out, site)
     if live is None:
         for atoms in (image, fan_in, out):
-            links.pin(atoms, f"neither groups nor channels of every group can leave `{op.name}`")
+            reason = f"no group, and no channel of every group, is removable from `{op.name}`"
+            links.pin(atoms, reason)
         return out.ravel()
-    links.pin(fan_in, "channels of a group that goes as a whole", site)
+    links.pin(fan_in, "channels of a group that is removed as a whole", site)
     links.tie(np.broadcast_to(image[:, :1], image.shape), image, site)
     links.tie(np.broadcast_to(image[:, :1], out.shape), out, site)
     held = product(links.content(image).max(1)[:, None], links.content(out))
@@ -273,7 +274,7 @@ def _sort(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     for d, across in enumerate(zip(*ins, strict=True)):
         if d == op.params["dimension"]:
             for atoms in across:
-                links.pin(atoms, "`sort` orders it")
+                links.pin(atoms, "`sort` sorts along it")
         for atoms in across[1:]:
             links.tie(across[0], atoms)
     return ins
@@ -283,7 +284,7 @@ def _top_k(axis: str) -> Link:
     """The link of the largest along the axis that the parameter `axis` names."""
 
     def link(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
-        along, reason = op.params[axis] % len(ins[0]), f"`{op.name}` orders it"
+        along, reason = op.params[axis] % len(ins[0]), f"`{op.name}` sorts along it"
         links.pin(ins[0][along], reason)
         best = links.stuck(op.outs[0].shape[along], reason)
         values = [best if d == along else atoms for d, atoms in enumerate(ins[0])]
@@ -307,7 +308,7 @@ def _window(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
 
     A windowed operation may have several operands, and scatter into one of them.
     """
-    window, reason = op.params["window_dimensions"], f"the space of `{op.name}`"
+    window, reason = op.params["window_dimensions"], f"a spatial axis of `{op.name}`"
     arrays = [axes for axes in ins if len(axes) == len(window)]
     known = op.name in _KNOWN_WINDOWS
     out: Axes = []

@@ -22,14 +22,14 @@ def _broadcast(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
         if len(atoms) == len(out[d]):
             out[d] = atoms
         else:
-            links.pin(atoms, "`broadcast_in_dim` repeats an axis of one")
+            links.pin(atoms, "`broadcast_in_dim` broadcasts a length-1 axis")
     return [out]
 
 
 def _squeeze(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     gone = op.params["dimensions"]
     for d in gone:
-        links.pin(ins[0][d], "it is selected by a constant index")
+        links.pin(ins[0][d], "an axis indexed by a constant")
     return [[atoms for d, atoms in enumerate(ins[0]) if d not in gone]]
 
 
@@ -85,10 +85,10 @@ def _reshape(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
         for atoms in axes:
             links.pin(atoms, "`reshape` of no entries")
         return [[links.stuck(n, "`reshape` of no entries") for n in new]]
-    out = [links.stuck(n, "an axis of one that `reshape` makes") for n in new]
+    out = [links.stuck(n, "a length-1 axis that `reshape` adds") for n in new]
     for atoms in axes:
         if len(atoms) == 1:
-            links.pin(atoms, "an axis of one that `reshape` drops")
+            links.pin(atoms, "a length-1 axis that `reshape` removes")
     for left, right in _factors(old, new):
         pieces = _rearranged(links, op, (left, right), [axes[d] for d in left])
         for d, atoms in zip(right, pieces, strict=True):
@@ -233,12 +233,12 @@ def joined(links: Links, pieces: Sequence[Atoms]) -> Atoms:
 def _stack(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     along = op.params["axis"]
     out = [joined(links, pieces) for pieces in zip(*ins, strict=True)]
-    return [[*out[:along], links.stuck(len(ins), "`stack` makes it"), *out[along:]]]
+    return [[*out[:along], links.stuck(len(ins), "an axis created by `stack`"), *out[along:]]]
 
 
 def _unstack(links: Links, op: Op, ins: list[Axes]) -> list[Axes]:
     along = op.params["axis"]
-    links.pin(ins[0][along], "`unstack` takes it apart")
+    links.pin(ins[0][along], "an axis split by `unstack`")
     return [[*ins[0][:along], *ins[0][along + 1 :]]] * len(op.outs)
 
 

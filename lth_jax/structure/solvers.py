@@ -116,11 +116,12 @@ REFUSED = {
                 for end in ("", "_wrapper")
             ),
         ],
-        "is a kernel of cuDNN, which the graph does not look into",
+        "is an opaque cuDNN kernel",
     ),
     "eval_jaxpr": "runs a program that the graph does not follow",
     **dict.fromkeys(
-        ["after_all", "axis_index", "create_token", "platform_index"], "makes what has no axes"
+        ["after_all", "axis_index", "create_token", "platform_index"],
+        "returns values without axes",
     ),
 }
 """Primitives whose operands and results are pinned, with the reason."""

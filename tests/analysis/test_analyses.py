@@ -153,7 +153,7 @@ def test_another_task_than_the_runs_is_refused(result):
 
 def test_runs_in_two_stores_are_refused(result, tmp_path):
     elsewhere = Result(Store(tmp_path), result.path, result.task)
-    with pytest.raises(AnalysisError, match="`run` must be runs in one store"):
+    with pytest.raises(AnalysisError, match="`run` holds runs of 2 stores"):
         analysis.stability([result, elsewhere])
 
 

@@ -106,5 +106,7 @@ def test_a_cluster_must_be_there():
 
 def test_slurm_must_be_installed(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ValueError, match="`cluster` is 'slurm', which is not on this machine"):
+    with pytest.raises(
+        ValueError, match="`cluster` is 'slurm', which is not available on this machine"
+    ):
         submit(["true"], cluster="slurm", folder=tmp_path)

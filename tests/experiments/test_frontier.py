@@ -133,7 +133,7 @@ def test_other_data_than_the_runs_own_are_noticed(report, run, monkeypatch, caps
     monkeypatch.setattr(module, "tester", lambda task: lambda params, state: 1.0)
     assert frontier.main([run.name, "--root", str(run.parent)]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("error: the run found a test accuracy of") and err.count("\n") == 1
+    assert err.startswith("error: the run recorded a test accuracy of") and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(("name", "message"), [("begun", "is interrupted"), ("xyz", "unknown run")])

@@ -197,7 +197,7 @@ def test_a_recipe_runs_is_read_again_and_documented(tmp_path, capsys, monkeypatc
 def test_two_ways_to_choose_the_scored_step_exclude_each_other():
     experiment = tiny.get_config().experiment
     experiment.prune.update(at_start=True, score_step=10)
-    with pytest.raises(UserError, match="exclude each other"):
+    with pytest.raises(UserError, match="cannot both be set"):
         checks.check(experiment)
 
 

@@ -127,7 +127,7 @@ def test_one_process_goes_on_where_one_of_two_was_killed(tmp_path, alone):
     second.kill()
     second.communicate()
     _, errors = finish(first, code=2)
-    assert "process 0 of 2 stops, since another is lost or one has failed" in sentence(errors)
+    assert "process 0 of 2 stops because another process was lost or failed" in sentence(errors)
     done = segments(tmp_path)
     assert list(tmp_path.glob("partial/*/*/arrays/ocdbt.process_1"))  # each wrote its parts
     _, errors = finish(start(tmp_path, data, devices=2))
@@ -144,7 +144,7 @@ def test_the_loss_of_process_0_is_a_sentence_and_an_interrupted_run(tmp_path, al
     first.kill()
     first.communicate()
     _, errors = finish(second, code=2)
-    assert "process 1 of 2 stops, since another is lost" in sentence(errors)
+    assert "process 1 of 2 stops because another process was lost" in sentence(errors)
     assert [line for line in errors.splitlines() if not line.startswith("[Gloo]")] == [
         sentence(errors)
     ]
@@ -186,7 +186,7 @@ def test_processes_with_different_configs_train_nothing(tmp_path, alone, program
     what = {"run": "config", "sweep": "cells"}[program]
     for process in job:
         line = sentence(finish(process, code=2)[1])
-        assert f"process 1 of 2 has another {what} than process 0" in line
+        assert f"process 1 of 2 differs from process 0 in its {what}" in line
     assert not list(tmp_path.glob("nodes"))
 
 
@@ -205,7 +205,7 @@ def test_a_process_that_cannot_begin_ends_all(tmp_path, alone):
 def test_a_process_that_does_not_come_is_not_waited_for_forever(tmp_path):
     [only] = start_job(tmp_path, tmp_path, patience=3, coming=[1])
     _, errors = finish(only, code=2)
-    assert "did not all come to localhost:" in sentence(errors)
+    assert "not all processes of the job connected to localhost:" in sentence(errors)
     assert not list(tmp_path.iterdir())
 
 

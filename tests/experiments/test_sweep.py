@@ -409,7 +409,7 @@ def test_fields_may_be_named_by_their_ends():
     assert sweep.full_name("lr", known) == RATE
     assert sweep.full_name("prune.rate", known) == "experiment.prune.rate"
     with pytest.raises(
-        UserError, match=r"'seed'; it could be experiment.data.seed or experiment.seed"
+        UserError, match=r"'seed' is ambiguous: experiment.data.seed or experiment.seed"
     ):
         sweep.full_name("seed", known)
 
@@ -420,8 +420,8 @@ def test_fields_may_be_named_by_their_ends():
         (["--sweep.experiment.sead=1"], "did you mean 'experiment.seed'"),
         (["--sweep.machine.chunk=1,2"], "is 'machine.chunk'; there is no such name"),
         (["--sweep.experiment.seed="], "has no values"),
-        (["--sweep.experiment.seed=a"], "must be one int"),
-        (["--sweep.shuffle=maybe"], "must be one bool"),
+        (["--sweep.experiment.seed=a"], "must be of type int"),
+        (["--sweep.shuffle=maybe"], "must be of type bool"),
         (["--sweep.lr=0.1", "--sweep.learning_rate=1"], "learning_rate' is set twice"),
         (["--sweep.lr=0.1,nan"], "cell learning_rate=nan: .* must be a number in"),
         (["--sweep.lr=0.1,-0.5"], "cell learning_rate=-0.5: .* must be a number in"),

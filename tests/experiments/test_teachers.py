@@ -150,7 +150,9 @@ def test_an_unfinished_run_cannot_teach(teacher, tmp_path):
     with stores.open_run(tmp_path, name="half", config=ConfigDict({"a": 1}).to_dict(), env={}):
         pass
     config.experiment.train.distill.teacher = "half"
-    with pytest.raises(UserError, match=r"`train.distill.teacher` is 'half'.*finished run; half-"):
+    with pytest.raises(
+        UserError, match=r"`train.distill.teacher` is 'half'.*run must be finished; half-"
+    ):
         runner.run(config, [])
 
 

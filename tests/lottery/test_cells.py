@@ -174,12 +174,12 @@ def test_cells_that_cannot_climb_together_are_refused():
     for other, message in (
         (
             cell._replace(identity=cell.identity._replace(constants="others")),
-            r"`experiments\[1\]` has other constants than experiments\[0\]",
+            r"`experiments\[1\]` differs from `experiments\[0\]` in its constants",
         ),
         (cell_of(setup, ladder._replace(rewind=Rewind(step=1))), "take the same steps"),
         (
             cell_of(setup, ladder._replace(prunable=jax.tree.map(lambda _: True, ladder.prunable))),
-            "other prunable leaves",
+            "in its prunable leaves",
         ),
         (cell_of(setup, ladder._replace(stop=0)), "`steps` is 0"),
     ):

@@ -233,7 +233,7 @@ def test_regression_has_a_loss_and_no_accuracy():
         ({"data": (X, Y > 0)}, TypeError, "`labels` have dtype bool; they must be integers"),
         ({"data": (X, np.eye(2)[Y])}, TypeError, "`labels` have dtype float32"),
         ({"data": (X, Y.astype(str))}, TypeError, "`data` holds an array of dtype <U"),
-        ({"data": (X.tolist(), Y)}, TypeError, "`data` holds .* Make lists arrays with"),
+        ({"data": (X.tolist(), Y)}, TypeError, "`data` holds .* Convert lists with"),
     ],
 )
 def test_bad_tasks_are_refused(change, error, message):

@@ -20,7 +20,7 @@ def effect(mean, delta=1.0, seeds=18, spread=1.0):
 
 def found_of(*primaries, gate=None, controls=(), kind=COMPARISON):
     evidence = Evidence(primaries, (), gate=gate)
-    return judge.found(PROTOCOL._replace(kind=kind), evidence, controls)
+    return judge.summarise_round(PROTOCOL._replace(kind=kind), evidence, controls)
 
 
 def verdict_of(found):

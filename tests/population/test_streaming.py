@@ -145,6 +145,6 @@ def test_what_cannot_be_streamed_is_refused(monkeypatch):
     ):
         compile_serving(TRAINER._replace(examples_per_replicate=8))(members, HOST, [0])
     monkeypatch.setattr(streaming, "free_bytes", lambda: 2000)
-    with pytest.raises(ValueError, match=r"use 48 examples.*evaluate more often") as caught:
+    with pytest.raises(ValueError, match=r"of 48 examples each.*reduce `eval_every`") as caught:
         compile_serving(TRAINER)(members, HOST, [0])
     assert "\n" not in str(caught.value)

@@ -103,7 +103,7 @@ def test_nnx_inputs_agree_with_linen_inputs(images):
         variables["params"], IMAGES
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), sums, expected)
-    assert type(model.dense) is nnx.Linear and not hasattr(model.dense, "noted")
+    assert type(model.dense) is nnx.Linear and not hasattr(model.dense, "recorded_inputs")
 
 
 def test_embeddings_and_attention_are_read_too():

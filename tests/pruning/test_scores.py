@@ -130,7 +130,7 @@ def test_scores_that_are_all_equal_decide_nothing(name, how):
         return
     assert info["undecided"].tolist() == [True, False]  # the second leaf keeps all
     jax.tree.map(np.testing.assert_array_equal, mask, ONES)
-    with pytest.raises(ValueError, match="all equal at 'a/w'; they decide no mask"):
+    with pytest.raises(ValueError, match="all equal at 'a/w'; they do not determine a mask"):
         pruner(rest, ONES, count, prunable=PRUNABLE, **given)
 
 

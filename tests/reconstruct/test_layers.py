@@ -177,11 +177,14 @@ NOT = {
     "turned": (lambda w, x: x @ w @ w.T, "along different axes"),
     "overlapping": (lambda w, x: x[:, :2] @ w[:2] + x[:, :2] @ w[1:], "along different axes"),
     "repeated": (lambda w, x: x @ jnp.broadcast_to(w[:1], (3, 3)), "some of its weights twice"),
-    "masked": (lambda w, x: x @ (w * 2), "no matrix product reads it, but mul"),
-    "unused": (lambda w, x: x, "no matrix product reads it"),
-    "both": (lambda w, x: x @ (w @ w) * 1, "no matrix product reads it, but dot_general"),
-    "chosen": (lambda w, x: x + w[x[:, 0].astype(int)], "no matrix product reads it, but gather"),
-    "branched": (lambda w, x: lax.cond(x[0, 0] > 0, lambda: x @ w, lambda: x), "but cond"),
+    "masked": (lambda w, x: x @ (w * 2), "not read by a matrix product; read by mul"),
+    "unused": (lambda w, x: x, "not read by a matrix product"),
+    "both": (lambda w, x: x @ (w @ w) * 1, "not read by a matrix product; read by dot_general"),
+    "chosen": (
+        lambda w, x: x + w[x[:, 0].astype(int)],
+        "not read by a matrix product; read by gather",
+    ),
+    "branched": (lambda w, x: lax.cond(x[0, 0] > 0, lambda: x @ w, lambda: x), "read by cond"),
 }
 
 

@@ -108,13 +108,13 @@ def test_controls_that_equal_the_ticket_are_named(run, read):
     nodes[1].results["test_loss_final"][4] += 1  # one network of reinit differs
     run = read(nodes)
     said = "At level 1, shuffle and random have exactly the results of the ticket; a difference of"
-    assert display.alike(run) == [f"{said} 0 there is no evidence."]
+    assert display.alike(run) == [f"{said} 0 there is not evidence."]
     assert said in str(display.level_table(run)) and said in page.page(run, [], []).decode()
 
 
 def test_a_level_without_scores_is_named(read):
     nodes = synthetic.ladder(levels=1, replicates=2)
-    why = "`snip` gives scores that are all equal at 'w'; they decide no mask."
+    why = "`snip` gives scores that are all equal at 'w'; they do not determine a mask."
     lost = {"diverged_at": 0, "unscored": schema.Unscored("snip", ["w"], why)}
     facts = nodes[1].facts
     facts = facts._replace(members=tuple(member._replace(**lost) for member in facts.members))

@@ -69,19 +69,25 @@ def test_facts_that_differ_are_named_with_the_processes():
     same = json.dumps({name: store.content_key(fact) for name, fact in facts.items()})
     team(0, None, same, same).check_same(**facts)
     other = json.dumps(json.loads(same) | {"config": store.content_key({"seed": 1})})
-    with pytest.raises(StoreError, match=r"process 1, 2 of 3 has another config than process 0"):
+    with pytest.raises(StoreError, match=r"process 1, 2 of 3 differs from process 0 in its config"):
         team(0, None, other, other).check_same(**facts)
 
 
 @pytest.mark.parametrize("kind", [jax.errors.JaxRuntimeError, ValueError])
 def test_the_loss_of_a_process_is_a_sentence(kind):
     error = kind("UNKNOWN: Gloo AllGather failed: Connection closed\nmore")
-    match = r"process 1 of 2 stops.*closed\); start all of them"
-    with pytest.raises(store.LostProcessError, match=match), store.in_company(store.Team(1, 2)):
+    match = r"process 1 of 2 stops.*closed\); start all processes"
+    with (
+        pytest.raises(store.LostProcessError, match=match),
+        store.lost_process_errors(store.Team(1, 2)),
+    ):
         raise error
-    with pytest.raises(kind, match="Gloo"), store.in_company(store.ALONE):
+    with pytest.raises(kind, match="Gloo"), store.lost_process_errors(store.ALONE):
         raise error
-    with pytest.raises(ValueError, match="of one's own"), store.in_company(store.Team(1, 2)):
+    with (
+        pytest.raises(ValueError, match="of one's own"),
+        store.lost_process_errors(store.Team(1, 2)),
+    ):
         raise ValueError("an error of one's own")
 
 

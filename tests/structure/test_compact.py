@@ -379,7 +379,7 @@ def refused(match, call, *args, **options):
 )
 def test_functions_that_depend_on_values_are_refused_by_the_leaf(apply, which, case):
     _, params, x, _ = case
-    refused(f"`apply` must be jittable.*that of {which}\\)", st.find_groups, apply, params, x)
+    refused(f"`apply` must be jittable.*the value of {which}\\)", st.find_groups, apply, params, x)
 
 
 def test_boolean_indices_are_refused_by_their_shape(case):

@@ -42,13 +42,14 @@ def net(groups, params, *args, reasons=None, **options):
     return add
 
 
-LONE = "its indices can only be removed all together, which would leave none"
+LONE = "its indices can only be removed together, which would empty the leaf"
 SAME = "two factors of a merged axis are the same units"
 
 
 @net([], arrays(stem=(1, 1, 3, 12), g1=(1, 1, 4, 12), g2=(1, 1, 4, 12), out=(12, 5)),
      data(2, 2, 2, 3), reasons={
-         ("out", 0): "neither groups nor channels of every group can leave `conv_general_dilated`"
+         ("out", 0): "no group, and no channel of every group, is removable from "
+                     "`conv_general_dilated`"
      })  # fmt: skip
 def shuffle_added_to_itself(p, x):
     x = jax.nn.relu(conv(x, p["stem"]))
@@ -180,7 +181,7 @@ def captured_without_entries(p, x):
 
 
 @net([4], arrays(one=(3, 1), w=(1, 4), none=(0, 4), v=(4, 2), unused=(2, 3)), data(2, 3), reasons={
-    ("one", 1): "an axis of one index, without which nothing is left",
+    ("one", 1): "an axis of length 1; removing it would empty the leaf",
     ("none", 0): "an axis without indices",
     ("unused", 1): "the function does not read this leaf"})  # fmt: skip
 def narrow_and_empty_axes(p, x):

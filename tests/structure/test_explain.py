@@ -88,7 +88,7 @@ def test_indices_that_can_only_go_together_are_led_to_each_other():
 
     why = st.find_groups(apply, {"w": shape(3, 2)}, shape(1, 3)).why("w", 1)
     [pinned] = why.pinned
-    assert "only be removed all together" in pinned.reason
+    assert "only be removed together" in pinned.reason
     assert primitives(pinned.equations) == ["add"]
 
 

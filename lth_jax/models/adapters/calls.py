@@ -86,8 +86,8 @@ def read_call(
     chosen = chosen or _flag(name, flag, found, any_keyword)
     if flag == AUTO and chosen is None and any_keyword and keywords_are_flags:
         raise ValueError(
-            f"`flag` must name the keyword by which {name}, which takes any, switches between "
-            f"training and evaluation: one of {', '.join(FLAGS)}, or '{NONE}'."
+            f"`flag` must name the keyword with which {name} (it takes `**kwargs`) switches "
+            f"between training and evaluation: one of {', '.join(FLAGS)}, or '{NONE}'."
         )
     needed = {key for key, one in named.items() if one.default is one.empty} - {chosen}
     if extra := sorted(needed - set(given)):
@@ -187,5 +187,5 @@ def needs_key(name: str, error: Exception, train: bool) -> ValueError:
         return ValueError(f"`key` must be given with `train=True`: {name} draws numbers: {error}")
     return ValueError(
         f"{name} draws random numbers with `train=False`; give `key`, or check that its call has "
-        f"one of the flags {', '.join(FLAGS)}, and obeys it: {error}"
+        f"one of the flags {', '.join(FLAGS)}, and that the module respects it: {error}"
     )

@@ -49,8 +49,8 @@ def _check_builder(name: str, builder: Builder) -> None:
     required = [p.name for p in found if p.default is p.empty and p.name not in OFFERED]
     if required:
         raise TypeError(
-            f"`part` of {name!r} needs {', '.join(required)}; a criterion is made from those of "
-            f"{', '.join(OFFERED)} that it takes, and from options with defaults."
+            f"`part` of {name!r} needs {', '.join(required)}; a builder may require only "
+            f"{', '.join(OFFERED)}; its other arguments need defaults."
         )
 
 
@@ -144,7 +144,7 @@ def require_initial(initial: Any, params: Params, criterion: str) -> Params:
 
 def require_batches(batches: Sequence[Any] | None, criterion: str) -> Sequence[Any]:
     """The batches in at least float32; raises if there are none or they do not match."""
-    require("batches", batches, criterion, "a sequence of batches for its loss")
+    require("batches", batches, criterion, "a non-empty list of batches")
     if not isinstance(batches, (list, tuple)) or hasattr(batches, "_fields"):
         raise TypeError(f"`batches` must be a list or tuple of batches, not {type(batches)}.")
     if not batches:

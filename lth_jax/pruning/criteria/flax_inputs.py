@@ -102,14 +102,14 @@ def nnx_inputs(
         watched = {}
         for path, module in nnx.iter_modules(model):
             if isinstance(module, layers):
-                module.__class__ = _noting(type(module))
+                module.__class__ = _recording(type(module))
                 watched["/".join(map(str, path))] = module
         call(model, batch)
         return {
             f"{path}/{name}".lstrip("/"): leaf
             for path, module in watched.items()
-            if hasattr(module, "noted")
-            for name, leaf in module.noted.get_value().items()
+            if hasattr(module, "recorded_inputs")
+            for name, leaf in module.recorded_inputs.get_value().items()
         }
 
     return inputs
@@ -126,16 +126,16 @@ def _linen_sums(module: Any, args: Any, kwargs: Any) -> dict[str, jax.Array]:
     )
 
 
-def _noting(layer: type) -> type:
-    """The subclass of an NNX layer that adds up its squared inputs in the variable `noted`."""
+def _recording(layer: type) -> type:
+    """The subclass of an NNX layer that adds squared inputs to the variable `recorded_inputs`."""
     from flax import nnx
 
     def call(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
         sums = _nnx_sums(layer, self, x, args, kwargs)
-        if hasattr(self, "noted"):  # an earlier call in this pass: inputs add up
-            sums = jax.tree.map(jnp.add, sums, self.noted.get_value())
+        if hasattr(self, "recorded_inputs"):  # an earlier call in this pass: inputs add up
+            sums = jax.tree.map(jnp.add, sums, self.recorded_inputs.get_value())
         # A variable, because only variables leave a transformed call such as nnx.remat.
-        self.noted = nnx.Intermediate(sums)
+        self.recorded_inputs = nnx.Intermediate(sums)
         return layer.__call__(self, x, *args, **kwargs)
 
     return type(layer.__name__, (layer,), {"__call__": call})

@@ -86,11 +86,12 @@ def _check_builder(name: str, builder: Builder) -> None:
     missing = [keyword for keyword in COMMON if keyword not in found]
     positional = [p.name for p in found.values() if p.kind is not p.KEYWORD_ONLY]
     required = [p.name for p in found.values() if p.default is p.empty and p.name not in COMMON]
-    if missing or positional or required:
+    faults = {"missing": missing, "not keyword-only": positional, "without defaults": required}
+    found_faults = [f"{fault}: {', '.join(names)}" for fault, names in faults.items() if names]
+    if found_faults:
         raise TypeError(
             f"`builder` of {name!r} must take {', '.join(COMMON)} and options with defaults, all "
-            f"keyword-only; it lacks {missing}, has positional {positional} and options without "
-            f"defaults {required}."
+            f"keyword-only; {'; '.join(found_faults)}."
         )
 
 

@@ -108,7 +108,7 @@ def supermask(
     """
     del scope, steps
 
-    def shown(soft: Any) -> Any:
+    def multiplier(soft: Any) -> Any:
         if not rescale:
             return soft
         scaled = soft_masks.rescale(soft, layouts=layouts)
@@ -116,7 +116,7 @@ def supermask(
 
     def network(params: Params, mask: Mask) -> Params:
         soft = jax.tree.map(lambda m: m.astype(jnp.float32), mask)
-        return apply_mask(mask, soft_masks.effective(params, shown(soft)))
+        return apply_mask(mask, soft_masks.effective(params, multiplier(soft)))
 
     def slope(s: jax.Array) -> jax.Array:
         return jax.nn.sigmoid(s) * jax.nn.sigmoid(-s)
@@ -130,7 +130,7 @@ def supermask(
         def first(params: Params) -> Any:
             return jax.tree.map(lambda s: s + init, zeros_like(params))
 
-        return _frozen(inner, inputs, prunable, first, renew, slope, shown)
+        return _frozen(inner, inputs, prunable, first, renew, slope, multiplier)
 
     def effective(params: Params, state: LearnedState) -> Params:
         return network(params, state.mask)
@@ -150,7 +150,7 @@ def _frozen(
     first: Callable[[Params], Any],
     renew: Callable[[Any, Mask, jax.Array], tuple[Mask, jax.Array]],
     slope: Callable[[jax.Array], jax.Array],
-    shown: Callable[[Any], Any],
+    multiplier: Callable[[Any], Any],
 ) -> Transform:
     """Trains mask scores by `inner`; the weights are frozen.
 
@@ -161,7 +161,7 @@ def _frozen(
       first: `params -> mask scores`.
       renew: `(mask scores, mask, step) -> (mask, whether the scores are invalid)`.
       slope: the derivative of the soft mask with respect to the score.
-      shown: maps the binary soft mask to the one that multiplies the weights.
+      multiplier: maps the binary soft mask to the one that multiplies the weights.
     """
     inner = extended(inner)
 
@@ -178,7 +178,7 @@ def _frozen(
         params = require_params(params)
         trees.check_same_structure("grads", grads, "params", params)
         soft = jax.tree.map(lambda m: m.astype(jnp.float32), state.mask)
-        _, pull = jax.vjp(lambda soft: soft_masks.effective(params, shown(soft)), soft)
+        _, pull = jax.vjp(lambda soft: soft_masks.effective(params, multiplier(soft)), soft)
 
         def to_score(m: jax.Array, s: jax.Array, use: bool) -> jax.Array:
             return m * slope(s) if use else jnp.zeros_like(s)

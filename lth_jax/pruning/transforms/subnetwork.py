@@ -29,11 +29,12 @@ Revision = tuple[Mask, jax.Array]
 
 _REFUSED = {
     "LookaheadState": "`optax.lookahead` updates two copies of the weights, so it cannot be inside "
-    "a transformation; use `optax.lookahead(masked(optimizer, mask), ...)` from masked weights on"
+    "a transformation; use `optax.lookahead(masked(optimizer, mask), ...)` and start from masked "
+    "weights"
 }
 _REFUSED_UNDER_A_MASK = _REFUSED | {
-    "GaLoreState": "`galore` keeps its slots in a rotated basis, where a single weight has none "
-    "that could be set to 0; use its base optimizer alone"
+    "GaLoreState": "`galore` keeps its slots in a rotated basis, so slots of single weights "
+    "cannot be set to 0; use its base optimizer alone"
 }
 """Optimizers that cannot be inside a transformation of this package: by their state, the reason."""
 

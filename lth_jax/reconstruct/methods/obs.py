@@ -84,7 +84,7 @@ def _remove(
     """When each weight of one output is removed (`inputs` if never), and what each step costs."""
     inputs = len(weights)
 
-    def may_go(alive: jax.Array) -> jax.Array:
+    def removable(alive: jax.Array) -> jax.Array:
         if pattern is None:
             return alive
         left = jnp.sum(alive.reshape(-1, pattern.m), axis=1)
@@ -93,7 +93,7 @@ def _remove(
     def step(t: jax.Array, state: tuple[Any, ...]) -> tuple[Any, ...]:
         w, inverse, removed_at, costs = state
         diagonal = jnp.diagonal(inverse)
-        price = jnp.where(may_go(removed_at == inputs), w**2 / diagonal, jnp.inf)
+        price = jnp.where(removable(removed_at == inputs), w**2 / diagonal, jnp.inf)
         p = jnp.argmin(price)
         column = inverse[:, p] / inverse[p, p]
         w = (w - w[p] * column).at[p].set(0)
