@@ -91,14 +91,14 @@ def random_members(
     orders = jnp.stack([one.data_key for one in starts])
     masks = trees.stack([canonical(one) for one in starts])
 
-    @jax.jit
-    @jax.vmap
-    def drawn(of: Any, draw: Any) -> Any:
+    def drawn(streams: Any, masks: Any, of: Any, draw: Any) -> Any:
         key = jax.random.fold_in(streams[of], draw)
         mask = shuffle(key, jax.tree.map(lambda leaf: leaf[of], masks), prunable=prunable)
         return key, mask
 
-    own, hidden = drawn(jnp.asarray(of), jnp.asarray(draw))
+    axes = (None, None, 0, 0)
+    program = task.program("random tickets", lambda: jax.jit(jax.vmap(drawn, in_axes=axes)))
+    own, hidden = program(streams, masks, jnp.asarray(of), jnp.asarray(draw))
     replicates = np.array([one.replicate for one in starts], np.int32)
     return population.initial(
         task, own, hyper={"replicate": replicates[of]}, masks=hidden, data_keys=orders[of]

@@ -74,6 +74,12 @@ def quick_to_compile() -> dict[str, Any] | None:
     """Compiler options for programs that run once a level.
 
     On a CPU they take longer to compile than to run. Without LLVM's optimisations they compile
-    three times faster.
+    three times faster, and without XLA's fusion emitters (jaxlib 0.10.2) twice as fast again, with
+    the same bits.
     """
-    return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    if jax.default_backend() != "cpu":
+        return None
+    options: dict[str, Any] = {"xla_backend_optimization_level": 0}
+    if jax.__version_info__ < (0, 11):  # unknown options are errors
+        options["xla_cpu_use_fusion_emitters"] = False
+    return options

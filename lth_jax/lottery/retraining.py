@@ -170,7 +170,8 @@ def _members(task: Task, starts: Sequence[Start]) -> Member:
         return hyper, params, state, mask, start.data_key, np.int32(start.replicate)
 
     parts = trees.stack([member(start) for start in starts])
-    members: Member = jax.jit(jax.vmap(functools.partial(member_at, task.trainer)))(*parts)
+    begin = functools.partial(member_at, task.trainer)
+    members: Member = task.program("retrained", lambda: jax.jit(jax.vmap(begin)))(*parts)
     return members
 
 

@@ -23,7 +23,7 @@ from lth_jax.report.arms import LOOKS
 from lth_jax.report.display import percent, quantity
 from lth_jax.report.levels import Level, RunRecord
 from lth_jax.report.stability import Stability, by_replicate
-from lth_jax.report.tables import bounded
+from lth_jax.report.tables import arm_values, bounded
 from lth_jax.text import counted
 from lth_jax.types import DENSE, TICKET
 
@@ -151,11 +151,11 @@ def values_at(trained: Trained, networks: Networks, metric: str) -> dict[int, fl
         if arm in level.arms and metric in level.results and (arm != DENSE or level.level == 0)
     ]
     if density is None:
-        return by_replicate(found[-1], arm, metric) if found else {}
+        return arm_values(found[-1], arm, metric) if found else {}
     distance = [abs(np.log(level.density / density)) for level in found]
     if min(distance, default=np.inf) > np.log(NEAR):
         return {}
-    return by_replicate(found[int(np.argmin(distance))], arm, metric)
+    return arm_values(found[int(np.argmin(distance))], arm, metric)
 
 
 def _levels(trained: Trained, run: str) -> Iterator[Level]:
@@ -225,7 +225,7 @@ def curves(trained: Trained) -> list[Curve]:
         run = name.partition("@")[0]
         for level in record.levels:
             for arm in level.arms if trained.metric in level.results else ():
-                values = list(by_replicate(level, arm, trained.metric).values())
+                values = list(arm_values(level, arm, trained.metric).values())
                 interval = bounded(student_t(values), trained.metric)
                 curve = found.setdefault((run, arm), Curve(run, arm, {}))
                 curve.points[level.density] = interval

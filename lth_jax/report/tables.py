@@ -107,7 +107,7 @@ def summary_rows(run: RunRecord) -> list[Row]:
     for arm in run.arms:
         for level in run.levels:
             for metric in level.results if arm in level.arms else ():
-                values = list(by_replicate(level, arm, metric).values())
+                values = list(arm_values(level, arm, metric).values())
                 place = {"arm": arm, "level": level.level, "density": level.density}
                 rows.append(place | {"metric": metric} | summary_cells(values, metric))
     return rows
@@ -118,7 +118,7 @@ def dense_mean(run: RunRecord, metric: str) -> float | None:
     level = next((level for level in run.levels if DENSE in level.arms), None)
     if level is None:
         return None
-    return or_none(student_t(list(by_replicate(level, DENSE, metric).values())).estimate)
+    return or_none(student_t(list(arm_values(level, DENSE, metric).values())).estimate)
 
 
 def difference_rows(run: RunRecord, metric: str) -> list[Row]:
@@ -200,7 +200,7 @@ def interval_cells(interval: Interval) -> Row:
     }
 
 
-def by_replicate(level: Level, arm: str, metric: str) -> dict[int, float]:
+def arm_values(level: Level, arm: str, metric: str) -> dict[int, float]:
     """One arm's values, in the order of the replicates."""
     values = level.results[metric]
     found = {m.replicate: float(values[i]) for i, m in enumerate(level.members) if m.arm == arm}
@@ -209,6 +209,6 @@ def by_replicate(level: Level, arm: str, metric: str) -> dict[int, float]:
 
 def _ticket_minus(level: Level, control: str, other: Level, metric: str) -> Interval:
     """The tickets of `level` minus the controls of `other`, over the replicates both have."""
-    tickets, controls = by_replicate(level, TICKET, metric), by_replicate(other, control, metric)
+    tickets, controls = arm_values(level, TICKET, metric), arm_values(other, control, metric)
     shared = [replicate for replicate in tickets if replicate in controls]
     return paired_difference([tickets[r] for r in shared], [controls[r] for r in shared])
