@@ -67,7 +67,7 @@ def module(experiment: ConfigDict) -> Any:
     if parts.is_own(name):
         return _own_module(name, options)
     check_options(experiment)
-    return models.NETWORKS[experiment.model.name](**experiment.model.options.to_dict())
+    return models.NETWORKS[name](**options)
 
 
 def _own_module(name: str, options: dict[str, Any]) -> Any:

@@ -36,6 +36,7 @@ from lth_jax import sweeps
 from lth_jax.cli.launch import OPTIONS, launched
 from lth_jax.cli.programs import UserError, run_main
 from lth_jax.cli.words import value_of
+from lth_jax.legal import nearest
 from lth_jax.lottery import MemberIndex
 from lth_jax.report.sweep_page import write_sweep_report
 from lth_jax.report.sweeps import read_sweep, sweep_table
@@ -98,7 +99,7 @@ def full_name(name: str, known: dict[str, Any]) -> str:
     if found:
         raise UserError(f"the field '{name}' is ambiguous: {' or '.join(found)}.")
     meant = flags.meant(name, known)
-    raise UserError(flags.nearest("a field of the sweep", name, known, meant))
+    raise UserError(nearest("a field of the sweep", name, known, meant))
 
 
 def _read(name: str, text: str, known: dict[str, Any]) -> Any:

@@ -245,6 +245,16 @@ def read_facts(store: Store, key: str) -> NodeFacts:
     return facts_of(store.facts(key), f"node {key[:8]}")
 
 
+def read_results(store: Store, key: str) -> tuple[NodeFacts, Named]:
+    """The facts of a node and its results, `{metric: [members]}`; other arrays are not read.
+
+    Raises:
+      CorruptError: the facts or the results are damaged. StoreError: as `facts_of`.
+    """
+    results, meta = store.read_part(key, "results")
+    return facts_of(meta, f"node {key[:8]}"), results
+
+
 def read_record(store: Store, key: str) -> NodeRecord:
     """A node with its arrays.
 

@@ -15,7 +15,7 @@ from lth_jax.types import Model, Params
 BLOCK = 1024  # examples per evaluation
 
 
-def logits_of(model: Model, networks: Sequence[Stored], x: NDArray[Any]) -> NDArray[np.float32]:
+def logits_of(model: Model, networks: Sequence[Stored], x: NDArray[Any]) -> NDArray[Any]:
     """The logits of networks of one architecture on the same inputs, in test mode.
 
     Args:

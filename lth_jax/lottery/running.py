@@ -65,7 +65,7 @@ def recorded_plans(
         record = {**plan._asdict(), "evidence": evidence, "data": data_placement(experiment.task)}
         run.record_plan(with_widths(record, sizes if narrow else []))
     plans = read_plans(run.plan, run.replans)
-    device_notes(plans)
+    device_notes(plans)  # raises if a plan cannot run here
     return plans
 
 

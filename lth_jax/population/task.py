@@ -258,7 +258,7 @@ class Task:
             if not str(getattr(f, "__module__", "")).startswith("lth_jax."):
                 self._check_separate(name, f, out)
         if self.trainer.loss is cross_entropy:
-            self._check_classes(jax.eval_shape(logits, params, state, x).shape[-1])
+            self._check_classes(out.shape[-1])
         hyper = {name: jnp.float32(value) for name, value in self.hyper.items()}
         jax.eval_shape(masked(self.trainer.make_optimizer(hyper)).init, params)
         self._checked = True

@@ -32,7 +32,9 @@ class Results:
     def __init__(self, rows: Sequence[Row], costs: Mapping[str, Cost]):
         self.rows, self._costs = list(rows), dict(costs)
         self._values: dict[tuple[str, str, int, str], dict[int, float]] = {}
+        self._levels: dict[str, set[int]] = {}
         for row in self.rows:
+            self._levels.setdefault(row["cell"], set()).add(row["level"])
             value = np.nan if row["value"] is None else row["value"]
             place = (row["cell"], row["arm"], row["level"], row["metric"])
             self._values.setdefault(place, {})[row["replicate"]] = value
@@ -48,7 +50,7 @@ class Results:
 
     def levels(self, cell: str) -> list[int]:
         """The levels of a cell's ladder."""
-        return sorted({row["level"] for row in self.rows if row["cell"] == cell})
+        return sorted(self._levels[cell])
 
     def of(self, cell: str, arm: str, metric: str, level: int = LAST) -> NDArray[np.float64]:
         """One value per replicate, in order; NaN for networks that diverged.

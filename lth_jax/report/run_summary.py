@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 
 from lth_jax.report.display import HEADLINES
-from lth_jax.schema import LevelEntry, NodeFacts, facts_of, read_entries
+from lth_jax.schema import LevelEntry, NodeFacts, read_entries, read_results
 from lth_jax.store.garbage import size_of
 from lth_jax.store.nodes import Store
 from lth_jax.types import DENSE, TICKET
@@ -90,5 +90,4 @@ def _mean(values: list[float]) -> float | None:
 
 @functools.lru_cache(maxsize=1024)  # the cells of a sweep have nodes in common
 def _read_node(store: Store, key: str) -> _NodeSummary:
-    arrays, meta = store.read_part(key, "results")
-    return _NodeSummary(facts_of(meta), arrays, size_of(store.path(key)))
+    return _NodeSummary(*read_results(store, key), size_of(store.path(key)))

@@ -14,7 +14,7 @@ from lth_jax.measures.intervals import Interval, student_t
 from lth_jax.report.display import HEADLINES, percent, quantity, show
 from lth_jax.report.tables import Row, bounded, interval_cells, or_none
 from lth_jax.report.tidy import as_text
-from lth_jax.schema import LevelEntry, NodeRecord, read_entries, read_record
+from lth_jax.schema import LevelEntry, Named, NodeFacts, read_entries, read_results
 from lth_jax.store.errors import StoreError
 from lth_jax.store.nodes import Store
 from lth_jax.store.run_files import read_status
@@ -78,7 +78,7 @@ def read_sweep(store: Store, path: str | Path) -> SweepRecord:
 
     Raises:
       StoreError: if there is no such sweep.
-      CorruptError: if a file of the sweep or of a cell is damaged.
+      CorruptError: if a file of the sweep or of a cell, or the results of a node, are damaged.
     """
     path = Path(path)
     if not (path / "config.json").exists():
@@ -91,9 +91,9 @@ def read_sweep(store: Store, path: str | Path) -> SweepRecord:
             wanted[entry.key].append((run, entry.rows))
     rows: list[Row] = []
     for key, owners in wanted.items():
-        node = read_record(store, key)
+        facts, results = read_results(store, key)
         for run, places in owners:
-            rows += _rows(settings[run] | {"run": run}, node.take(places))
+            rows += _rows(settings[run] | {"run": run}, facts, results, places)
     return SweepRecord(path.name, settings, rows)
 
 
@@ -103,10 +103,11 @@ def _finished_entries(run: Path) -> list[LevelEntry]:
     return read_entries(run)
 
 
-def _rows(place: Row, node: NodeRecord) -> Iterator[Row]:
-    for i, member in enumerate(node.facts.members):
-        who = {"arm": member.arm, "level": node.facts.level, "replicate": member.replicate}
-        for metric, values in node.results.items():
+def _rows(place: Row, facts: NodeFacts, results: Named, members: Sequence[int]) -> Iterator[Row]:
+    for i in members:
+        member = facts.members[i]
+        who = {"arm": member.arm, "level": facts.level, "replicate": member.replicate}
+        for metric, values in results.items():
             result = {"metric": metric, "value": or_none(float(values[i]))}
             yield place | who | {"density": member.density} | result
 
