@@ -96,14 +96,17 @@ def test_a_table_of_the_user_keeps_its_hash(tmp_path):
     assert data.load("csv", data_dir=tmp_path / "data", **asked).fingerprint != loaded.fingerprint
 
 
-def test_the_description_tells_the_options_and_the_hash_of_the_text(tmp_path):
+def test_text_is_stored_under_its_options_its_file_and_the_code(tmp_path, monkeypatch):
     (tmp_path / "tale").write_bytes(b"once upon a time " * 9)
     data.load("text", data_dir=tmp_path / "d", file=str(tmp_path / "tale"), window=4, **ASKED)
     (folder,) = prepare.prepared_folders(tmp_path / "d")
+    monkeypatch.setattr(sources, "_code_of", lambda make: "other code")
+    data.load("text", data_dir=tmp_path / "d", file=str(tmp_path / "tale"), window=4, **ASKED)
+    assert len(prepare.prepared_folders(tmp_path / "d")) == 2
     info = json.loads((folder / "dataset_info.json").read_text())
     described = json.loads(info["configDescription"])
     assert described["options"] == {"window": 4, "unit": "characters", "limit": None}
-    assert len(described["sha256"]) == 64
+    assert len(described["file"]) == 64
 
 
 @pytest.mark.parametrize(

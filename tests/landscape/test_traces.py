@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lth_jax.landscape import traces
+from lth_jax.landscape import density, traces
 from lth_jax.landscape.operators import hessian
 
 N = 24
@@ -126,3 +126,14 @@ def test_products_that_are_not_finite_are_refused():
 def test_too_few_probes_are_refused(estimator, probes):
     with pytest.raises(ValueError, match="`probes` must be at least"):
         estimator(operator_of(np.eye(N)), KEY, probes=probes)
+
+
+@pytest.mark.parametrize(
+    "estimate",
+    [traces.trace, traces.hutch_plus_plus, traces.diagonal, traces.frobenius_norm, density],
+)
+def test_arguments_of_other_types_are_named(estimate):
+    with pytest.raises(TypeError, match="`operator` must be an `Operator`"):
+        estimate(jnp.eye(3), KEY)
+    with pytest.raises(TypeError, match="`key` must be a typed key"):
+        estimate(operator_of(np.eye(N)), 0)

@@ -89,6 +89,8 @@ def test_the_mean_network_has_statistics_of_its_own():
     batches = [trees.index(data, slice(i, i + 16)) for i in (0, 16, 32)]
     wanted = renew_state(trainer.model.apply, mean, member.state, batches)
     chex.assert_trees_all_close(found.state, wanted, rtol=1e-5)
+    with pytest.raises(ValueError, match=f"`batch_size` is 99, but there are {len(data.y)} train"):
+        mean_network(trainer.model, 99)(member, data)
 
 
 @pytest.mark.slow

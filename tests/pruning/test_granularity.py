@@ -168,3 +168,6 @@ def test_impossible_granularities_are_refused():
         granularity.n_m(5, 4)
     with pytest.raises(ValueError, match="every group from 0 to 2"):
         granularity.groups({"w": {0: np.array([0, 2])}})
+    for nothing in ({}, {"w": {}}):
+        with pytest.raises(ValueError, match="`members` names no axis"):
+            granularity.groups(nothing)

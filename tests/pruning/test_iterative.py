@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lth_jax.layouts import Layout
 from lth_jax.pruning import criteria, masks, scopes
 from lth_jax.pruning.iterative import in_rounds, iterate
 from lth_jax.pruning.prune import prune
@@ -42,3 +43,19 @@ def test_rounds_reach_the_count_of_each_leaf_and_are_traceable():
     found = jax.vmap(lambda k: pruner(params, ones, k, prunable=prunable))(stacked)
     kept = {name: m.reshape(2, -1).sum(1).tolist() for name, m in found.items()}
     assert kept == {"w": [10, 5], "v": [4, 2]}
+
+
+def test_counts_of_stacked_layers_fall_from_the_live_weights_of_each():
+    params = {"w": jnp.arange(40.0).reshape(2, 5, 4)}
+    layouts = {"w": Layout(inputs=(1,), outputs=(2,), stacked=(0,))}
+    mask = {"w": jnp.ones((2, 5, 4), bool).at[1, 2:].set(False)}  # 20 and 8 weights
+    seen = []
+
+    def scores(params, mask, **_):
+        jax.debug.callback(lambda m: seen.append(m["w"].sum((1, 2)).tolist()), mask, ordered=True)
+        return params
+
+    pruner = in_rounds(prune(scores, scopes.layerwise()), 3)
+    count = {"w": jnp.array([2, 1])}
+    found = pruner(params, mask, count, prunable={"w": True}, layouts=layouts)
+    assert [*seen, found["w"].sum((1, 2)).tolist()] == [[20, 8], [9, 4], [4, 2], [2, 1]]

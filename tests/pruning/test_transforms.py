@@ -323,6 +323,12 @@ def test_gradual_pruning_ends_with_its_counts_or_its_events(end, last):
             lambda tx, mask: transforms.straight_through(tx, PRUNER, 4, 5, prunable=PRUNABLE),
             "`events` is 5; it must be `Events`, such as",
         ),
+        (
+            lambda tx, mask: transforms.straight_through(
+                0.1, PRUNER, 4, Events(2), prunable=PRUNABLE
+            ),
+            "`inner` is 0.1; it must be an optimizer",
+        ),
     ],
 )
 def test_parts_of_a_wrong_type_are_named(make, message):

@@ -136,6 +136,7 @@ def test_source_fingerprint_sees_code_and_not_comments(package):
     plain = of("def f(x):\n    return x + 1\n")
     reported = '"""A module."""\ndef f(x):  # adds\n    """Adds."""\n\n    return (x + 1)\n'
     assert of(reported) == plain
+    assert of(f"{reported}x = 1\n'One.'\n") == of("def f(x):\n    return x + 1\nx = 1\n") != plain
     changed = ["def f(x):\n    return x + 2\n", "def f(x, y=0):\n    return x + 1\n"]
     assert len({plain, of("def f("), *map(of, changed)}) == 4  # one of them cannot be parsed
 

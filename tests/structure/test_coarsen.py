@@ -102,6 +102,11 @@ def test_norm_scales_rank_the_units_they_scale(found):
     kept = np.asarray(st.units_of(some, mask)["b:1"])
     assert set(np.flatnonzero(kept)) == set(np.argsort(-np.abs(params["scale"]))[:3].tolist())
     assert mask["a"].all()
+    criterion = st.norm_scales(some)
+    assert criterion.__name__ == "norm_scales" and criterion.needs == ()
+    half = jax.tree.map(lambda w: jnp.asarray(w, jnp.bfloat16), params)
+    scores = criterion(half, masks.ones_like(half))
+    assert {leaf.dtype for leaf in jax.tree.leaves(scores)} == {jnp.dtype("float32")}
 
 
 def test_a_group_without_a_norm_has_no_scale(found):

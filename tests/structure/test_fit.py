@@ -185,6 +185,13 @@ def test_milp_scores_at_least_as_much_as_greedy_and_near_the_best_where_costs_ar
     assert by_greedy > 0.98 and by_milp > 0.995 and by_milp > by_greedy
 
 
+@pytest.mark.parametrize("solve", [st.greedy, st.milp])
+def test_a_problem_without_a_choice_is_refused(solve):
+    problem = drawn_problem(0, products=True)
+    with pytest.raises(ValueError, match="exceeds a budget even with the smallest count"):
+        solve(problem._replace(spent=lambda choice: 2 + problem.spent(choice)))
+
+
 def test_fit_keeps_the_best_units_of_all_choices():
     found, params, scores = chained()
     budget = {"flops": st.Share(0.5), "parameters": 38}

@@ -140,6 +140,13 @@ def test_networks_that_do_not_fit_are_refused(widths, message):
         st.match_across(large, params, small, target)
 
 
+def test_parameters_of_another_network_are_refused_by_name():
+    found, params = perceptron_of((6, 7))
+    for name, given in [("target", ({}, params)), ("params", (params, {}))]:
+        with pytest.raises(ValueError, match=f"`{name}`"):
+            st.match(found, *given)
+
+
 def test_leaves_of_other_lengths_are_refused():
     large, params = perceptron_of((6, 7))
     other = {k: jnp.ones(large.shapes[k]) for k in params} | {"a": jnp.ones((4, 6))}
