@@ -91,7 +91,12 @@ BAD = {
     "array fraction": (jnp.float32(0.5), PARAMS, TypeError, "`count` is 0.5, but it must be a"),
     "boolean": (True, PARAMS, TypeError, "`count` is True, but it must be a whole number"),
     "NaN": (9, {**PARAMS, "w": PARAMS["w"].at[0, 0].set(jnp.nan)}, ValueError, "NaN or infinite"),
-    "equal": (9, {**PARAMS, "w": jnp.ones((6, 8))}, ValueError, "all equal at 'w'; they decide no"),
+    "equal": (
+        9,
+        {**PARAMS, "w": jnp.ones((6, 8))},
+        ValueError,
+        "all equal at 'w'; they do not determine a mask",
+    ),
     "integers": (9, {**PARAMS, "w": jnp.ones((6, 8), int)}, TypeError, "at 'w' has dtype int32"),
     "shape": (9, {**PARAMS, "w": jnp.ones((6, 9))}, ValueError, "`mask` at 'w' has shape"),
 }

@@ -35,7 +35,7 @@ def test_a_criterion_that_was_not_called_is_refused(builder):
 @pytest.mark.parametrize(
     ("criterion", "words"),
     [
-        (lambda params, mask: params, "not take `key`, `batches`, `initial`;.* `\\*\\*_` accepts"),
+        (lambda params, mask: params, "not take `key`, `batches`, `initial`;.* add `\\*\\*_` for"),
         (lambda params, mask, *, key: params, "does not take `batches`, `initial`;"),
         (lambda params, mask, *, intial, key, **_: params, "which needs `intial`;"),
         (

@@ -145,7 +145,7 @@ def test_a_wrong_control_of_the_pipeline_voids_every_study():
 def test_controls_that_hold_are_no_confirmations(tmp_path):
     found = [chapter(primaries=[], secondary=[], gate=None)]
     page = write_atlas(tmp_path, "smoke", found).read_text()
-    assert "no evidence for or against a claim" in page and "1 study: all controls hold" in page
+    assert "not evidence for or against a claim" in page and "1 study: all controls hold" in page
     assert 'class="badge open">controls hold' in page and "<th>Deciding effect</th>" not in page
 
 

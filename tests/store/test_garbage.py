@@ -215,7 +215,7 @@ def test_a_removed_sweep_takes_only_runs_that_sweeps_alone_made(shelf, capsys):
     assert left == {"both", "before", "after"} and other.path.exists() and not mine.path.exists()
 
 
-@pytest.mark.parametrize("look", ["_busy", "_runs", "listed", "size_of"])
+@pytest.mark.parametrize("look", ["_busy", "run_folders", "listed", "size_of"])
 def test_a_run_that_ends_during_the_search_loses_nothing(tmp_path, monkeypatch, look):
     """The run lists its node and ends just before the search looks at a part of the store."""
     run(tmp_path, "one", [A])

@@ -26,7 +26,7 @@ ALLOWED = {
     ("lth_jax/store/runs.py", "_mend"): "a log: cuts a torn line off",
     ("lth_jax/store/records.py", "append"): "a log: appends a line",
     ("lth_jax/report/plotting.py", "image"): "into memory",
-    ("lth_jax/store/hashing.py", "_code"): "`ast.dump` makes a string",
+    ("lth_jax/store/hashing.py", "code_fingerprint"): "`ast.dump` makes a string",
     ("lth_jax/report/tables.py", "parquet_bytes"): "into memory",
     ("experiments/benchmarks/job.py", "prepare"): "into memory",
 }
