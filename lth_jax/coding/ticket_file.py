@@ -68,7 +68,17 @@ def load(
     init: Callable[[Key], Params] | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Ticket:
-    """Reads a ticket from a file; further arguments as in `decode`.
+    """Reads a ticket from a file, and verifies the SHA-256 of all leaves.
+
+    Args:
+      path: path of the file.
+      like: a tree with the leaves' names, shapes and dtypes, whose structure the result has (see
+        `decode`); nested dictionaries by default.
+      init: `key -> params`, for a ticket with values of an initialiser.
+      max_bytes: maximal bytes of decoded masks and values.
+
+    Returns:
+      The ticket, with NumPy arrays of the saved shapes: bool masks, and values in the saved dtypes.
 
     Raises:
       TicketError: the file is not a readable ticket; the message names it and the reason.
@@ -86,9 +96,17 @@ def load(
 def inspect(path: PathLike, *, max_bytes: int = MAX_BYTES) -> Contents:
     """Reads a file's header only: leaves, codes, provenance and sizes.
 
+    Args:
+      path: path of the file.
+      max_bytes: maximal bytes of decoded masks and values, by the sizes that the header states.
+
+    Returns:
+      The header: the manifest, the range of each blob in the file, and sizes in bytes.
+
     Raises:
       TicketError: the file is not a readable ticket; the message names it and the reason.
       TypeError: `path` is bytes.
+      OSError: the file cannot be read.
 
     >>> import tempfile
     >>> import numpy as np
@@ -107,9 +125,23 @@ def inspect(path: PathLike, *, max_bytes: int = MAX_BYTES) -> Contents:
 def load_leaf(path: PathLike, name: str, *, max_bytes: int = MAX_BYTES) -> LeafArrays:
     """Reads one leaf; of the file only the header and that leaf's bytes.
 
+    The SHA-256 of the leaf is verified, except in a ticket with values of an initialiser: there it
+    covers values that the file does not hold.
+
+    Args:
+      path: path of the file.
+      name: the name of the leaf, such as `"Dense_0/kernel"`.
+      max_bytes: maximal bytes of decoded masks and values of all leaves, by the sizes that the
+        header states.
+
+    Returns:
+      NumPy arrays of the saved shape: the mask, bool, and the values in the saved dtype, exactly 0
+      where pruned. The values are None if the file holds masks only, or values of an initialiser.
+
     Raises:
       TicketError: the file is not a readable ticket; the message names it and the reason.
       ValueError: the ticket has no leaf of that name.
+      OSError: the file cannot be read.
 
     >>> import tempfile
     >>> import numpy as np

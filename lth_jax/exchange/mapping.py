@@ -57,8 +57,19 @@ def read_mapping(path: str | Path) -> dict[str, Target]:
       path: a file `.json` or `.toml` of one object. Its keys are leaf names; its values PyTorch
         names, or objects with `name` and optionally `layout` and `flattened`.
 
+    Returns:
+      Leaf name to `Target`, in the order of the file.
+
     Raises:
-      ExchangeError: the file does not hold such a mapping.
+      ExchangeError: the file does not hold such a mapping, or two leaves have one PyTorch name.
+      OSError: the file cannot be read.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "names.json")
+    ...     _ = path.write_text('{"Dense_0/kernel": {"name": "fc.weight", "layout": "dense"}}')
+    ...     read_mapping(path)
+    {'Dense_0/kernel': Target(name='fc.weight', layout='dense', flattened=())}
     """
     try:
         text = Path(path).read_text(encoding="utf-8")

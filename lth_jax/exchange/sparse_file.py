@@ -133,10 +133,24 @@ def _save(
 def load_sparse(path: str | Path) -> Any:
     """The tree of a file of `save_bcoo` or `save_nm`, with `BCOO` or `Packed` leaves.
 
-    Nested dictionaries; `to_dense` gives plain arrays.
+    Args:
+      path: the file.
+
+    Returns:
+      Nested dictionaries of the saved leaves, in their dtypes; leaves without a pruned weight are
+      NumPy arrays. `to_dense` gives plain arrays.
 
     Raises:
       ExchangeError: the file is not one of these, or JAX would convert a dtype.
+      OSError: the file cannot be read.
+
+    >>> import tempfile
+    >>> params, mask = {"w": np.eye(2, dtype=np.float32)}, {"w": np.eye(2, dtype=bool)}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "net.safetensors")
+    ...     written = save_bcoo(path, params, mask)
+    ...     load_sparse(path)["w"]
+    BCOO(float32[2, 2], nse=2)
     """
     arrays, metadata = tensor_file.read(path)
     named = {

@@ -66,9 +66,23 @@ def along_line(
 def mix(first: Params, second: Params, alpha: ArrayLike) -> Params:
     """`(1 − α) first + α second`, exact at 0 and 1 if both are finite.
 
+    Args:
+      first: floating-point arrays, the parameters at α = 0.
+      second: those at α = 1, a tree of the same structure and shapes.
+      alpha: α, a number; cast to the dtype of each leaf of `first`.
+
+    Returns:
+      A tree of the same structure and shapes, with the promoted dtypes of both.
+
+    Raises:
+      ValueError: if the structures differ.
+      TypeError: if a leaf is not floating-point, or two shapes cannot be broadcast.
+
     >>> mix({"w": jnp.zeros(1)}, {"w": jnp.full(1, 4.0)}, 0.25)["w"].tolist()
     [1.0]
     """
+    check_params(first, "first")
+    check_params(second, "second")
 
     def leaf(a: jax.Array, b: jax.Array) -> jax.Array:
         t = jnp.asarray(alpha, a.dtype)
@@ -177,9 +191,12 @@ def filter_direction(key: Key, params: Params, mask: Mask | None = None) -> Para
       params: the parameters.
       mask: boolean tree like `params`; by default all True.
 
+    Returns:
+      A tree of the structure, shapes and dtypes of `params`.
+
     Raises:
       TypeError: if a leaf of `params` is not floating-point or one of `mask` not boolean.
-      ValueError: if the trees differ.
+      ValueError: if the trees differ, or `params` has no leaf.
 
     >>> params = {"kernel": jnp.array([[3.0, 0.0], [4.0, 2.0]]), "bias": jnp.ones(2)}
     >>> direction = filter_direction(jax.random.key(0), params)
@@ -219,8 +236,14 @@ def renew_state(
       apply: `Model.apply`.
       params: the parameters.
       state: the initial state.
-      batches: used once each, in order.
+      batches: used once each, in order; only their inputs `x` are read.
       key: key for dropout, if any; folded with the index of the batch.
+
+    Returns:
+      The state after the last batch, as `apply` returns it; without batches, the initial one.
+
+    Raises:
+      AttributeError: if a batch has no `x`. Errors of `apply` are passed on.
 
     >>> apply = lambda p, s, x, *, key, train: (x, 0.5 * s + 0.5 * x.mean())
     >>> batches = [Batch(jnp.ones(4), None)] * 2

@@ -20,14 +20,23 @@ def of_keras(model: Any, *args: Any, **kwargs: Any) -> dict[str, Layout]:
     A leaf is omitted if its layer's type is not known (see `register`).
 
     Args:
-      model: a `keras.Model` whose variables exist.
+      model: a `keras.Model` whose variables exist; without variables, the result is empty.
       *args: an example of its inputs, as in `of_linen`; ignored.
       **kwargs: ignored.
 
     Returns:
       Path of a trainable variable to layout.
 
+    Raises:
+      ModuleNotFoundError: Keras is not installed.
+      AttributeError: `model` is not a Keras model.
+
     Example::
+
+        import os
+
+        os.environ["KERAS_BACKEND"] = "jax"  # before the first import of Keras
+        import keras
 
         of_keras(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="out")]))
         # {'sequential/out/kernel': Layout(inputs=(0,), outputs=(1,))}

@@ -21,6 +21,10 @@ _TYPES: dict[type, Describe] = {}
 def register(layer: type, describe: Describe) -> None:
     """Registers the layouts of a user's layer type, for `of_linen`, `of_nnx` and the others.
 
+    It replaces an earlier registration of the type, and the library's own description of it,
+    without a warning. Nothing is checked here: `of_linen` and the others raise the errors of
+    `describe`.
+
     Args:
       layer: a class of Flax, Equinox or Haiku modules, or of Keras layers; subclasses are covered.
       describe: `layer -> {parameter name: (layout, shape)}`, with the shape without a stack (a
@@ -153,11 +157,20 @@ def of_linen_init(init: Callable[..., Any], *args: Any) -> dict[str, Layout]:
     """The layouts of a function that initialises Linen modules; see `of_linen`.
 
     Args:
-      init: `(key, *args) -> params`, the `params` collection of its modules.
+      init: `(key, *args) -> params`, the `params` collection of its modules. A leaf that has
+        another path than in that collection is omitted.
       *args: arrays or `jax.ShapeDtypeStruct`.
 
     Returns:
       Leaf name in the params to layout.
+
+    Raises:
+      ModuleNotFoundError: Flax is not installed. Errors of `init` are passed on.
+
+    >>> from flax import linen as nn
+    >>> init = lambda key, x: nn.Dense(2).init(key, x)["params"]
+    >>> of_linen_init(init, jnp.zeros((1, 3)))
+    {'kernel': Layout(inputs=(0,), outputs=(1,))}
     """
     from flax import linen as nn
 
@@ -364,6 +377,14 @@ def of_haiku(init: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, L
 
     Returns:
       Leaf name, `module name/w`, to layout.
+
+    Raises:
+      ModuleNotFoundError: Haiku is not installed. Errors of `init` are passed on.
+
+    >>> import haiku as hk
+    >>> network = hk.transform(lambda x: hk.Linear(2)(x))
+    >>> of_haiku(network.init, jnp.zeros((1, 3)))
+    {'linear/w': Layout(inputs=(0,), outputs=(1,))}
     """
     import haiku as hk
 

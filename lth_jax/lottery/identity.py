@@ -225,7 +225,32 @@ def arms_programs(
 
 
 def methods_programs(task: Task, ladder: Ladder, root: Key) -> dict[str, Any]:
-    """The fingerprints of training and arms, for each level with a method or a kept mask."""
+    """The fingerprints of training and arms, for each level with a method or a kept mask.
+
+    Nothing is compiled.
+
+    Args:
+      task: the training task.
+      ladder: the levels.
+      root: a key of the implementation that the experiment uses.
+
+    Returns:
+      `{level: {"arms": …, "training": …}}`, ordered by level; the levels are strings, as in JSON.
+      `"arms"` is the result of `arms_programs` for the level; `"training"`, at levels with a method
+      only, that of `training_program`. Empty if no level has a method or keeps its mask.
+
+    Raises:
+      ValueError: a function calls back to Python (see `fingerprint`).
+
+    >>> import flax.linen as nn, optax
+    >>> from lth_jax.lottery import Spec, make_ladder
+    >>> data = np.zeros((40, 4)), np.arange(40) % 2
+    >>> task = Task(nn.Dense(2), data, optimizer=optax.sgd(0.1), batch_size=4, steps=20)
+    >>> ladder = make_ladder(task, Spec([0.5, None]))  # level 2 keeps the mask of level 1
+    >>> found = methods_programs(task, ladder, jax.random.key(0))
+    >>> [(level, list(one), list(one["arms"])) for level, one in found.items()]
+    [('2', ['arms'], ['ticket'])]
+    """
 
     def of(level: int) -> dict[str, Any]:
         found: dict[str, Any] = {"arms": arms_programs(task, ladder, root, level)}

@@ -27,7 +27,16 @@ def logits_of(model: Model, networks: Sequence[Stored], x: NDArray[Any]) -> NDAr
       `(networks, n, …, classes)`, in the dtype of the model's outputs.
 
     Raises:
-      ValueError: the networks do not fit the model or the inputs.
+      ValueError: the networks do not fit the model or the inputs, or there are no inputs.
+
+    >>> import flax.linen as nn
+    >>> from lth_jax.models import as_model
+    >>> x, eye = np.array([[1.0, 2.0]], np.float32), np.eye(2, dtype=np.float32)
+    >>> def network(kernel):
+    ...     params = {"bias": np.zeros(2, np.float32), "kernel": kernel}
+    ...     return Stored("dense", 0, 0, 1.0, None, "", "", {}, params, {}, {})
+    >>> logits_of(as_model(nn.Dense(2)), [network(eye), network(2 * eye)], x).tolist()
+    [[[1.0, 2.0]], [[2.0, 4.0]]]
     """
     like = jax.eval_shape(model.init, jax.random.key(0), jax.eval_shape(jnp.asarray, x[:1]))
     points = [tuple(map(trees.from_named, (one.params, one.state), like)) for one in networks]

@@ -178,9 +178,22 @@ class Experiment(NamedTuple):
 def check_ladder(seeds: Seeds, ladder: Ladder) -> None:
     """Checks that a ladder can run with these seeds.
 
+    Args:
+      seeds: the independent seeds.
+      ladder: the levels.
+
     Raises:
-      TypeError: `seeds.root` is not a typed key.
+      TypeError: `seeds.root` is not a typed key; or, with `ladder.reconstruct`, its method is not a
+        `LayerMethod`, or `batches` are not pairs of inputs and targets.
       ValueError: another field is invalid.
+
+    >>> import flax.linen as nn, optax
+    >>> from lth_jax.lottery import imp, make_ladder
+    >>> data = np.zeros((40, 4)), np.arange(40) % 2
+    >>> task = Task(nn.Dense(2), data, optimizer=optax.sgd(0.1), batch_size=4, steps=20)
+    >>> check_ladder(Seeds(jax.random.key(0), 0), make_ladder(task, imp()))
+    Traceback (most recent call last):
+    ValueError: `replicates` is 0; at least 1 is needed.
     """
     check_key(seeds.root, "root")
     if seeds.replicates < 1:
@@ -237,7 +250,26 @@ def _check_reconstruct(ladder: Ladder) -> None:
 
 
 def level_sizes(seeds: Seeds, ladder: Ladder) -> list[int]:
-    """The number of members of each level."""
+    """The number of members of each level.
+
+    Level 0 has a dense network per replicate. Each further level has a ticket per replicate, and
+    one network per replicate for each of its controls.
+
+    Args:
+      seeds: the independent seeds.
+      ladder: the levels.
+
+    Returns:
+      One integer per level, that of level 0 first.
+
+    >>> import flax.linen as nn, optax
+    >>> from lth_jax.lottery import imp, make_ladder
+    >>> data = np.zeros((40, 4)), np.arange(40) % 2
+    >>> task = Task(nn.Dense(2), data, optimizer=optax.sgd(0.1), batch_size=4, steps=20)
+    >>> ladder = make_ladder(task, imp(levels=2), ["reinit"], control_levels=[2])
+    >>> level_sizes(Seeds(jax.random.key(0), 3), ladder)
+    [3, 3, 6]
+    """
     return [len(labels(seeds, ladder, level)) for level in range(len(ladder.counts) + 1)]
 
 

@@ -71,6 +71,16 @@ def starts_of(
       store.StoreError: the run does not exist or is damaged, has no such arm or level, or the
         scores of a mask were invalid.
       ValueError: an arm has other weights than its ticket.
+
+    >>> import flax.linen as nn, optax
+    >>> from lth_jax.lottery import imp, run
+    >>> from lth_jax.population import Plan
+    >>> data = np.zeros((40, 4)), np.arange(40) % 2
+    >>> task = Task(nn.Dense(2), data, optimizer=optax.sgd(0.1), batch_size=4, steps=1)
+    >>> result = run(task, imp(levels=1), replicates=1, plan=Plan(1), progress=False)
+    >>> found = starts_of(result.store, result.path, result.replicate_seeds, ["ticket"], level=1)
+    >>> [int(start.mask["kernel"].sum()) for start in found["ticket"]]
+    [6]
     """
     if others := sorted(set(arms) & set(SAME_MASK)):
         raise ValueError(
@@ -119,10 +129,10 @@ def one_shot_starts(
 
     Args:
       task: the training task.
-      starts: starts with leaves by name.
+      starts: starts with leaves by name; their masks are replaced.
       pruner: without the argument `count`: from `one_shot.at_count` or `iterate`.
       root: the experiment's key, for criteria that draw.
-      scored: for each start, the parameters that the criterion scores.
+      scored: for each start, the parameters that the criterion scores, leaves by name.
       rows: for each batch of the criterion, indices of training examples `[starts, n]`.
 
     Returns:
@@ -130,6 +140,18 @@ def one_shot_starts(
 
     Raises:
       ValueError: the scores of a network are invalid; the message names criterion and leaf.
+
+    >>> import flax.linen as nn, optax
+    >>> from lth_jax.pruning import criteria, one_shot, prune, scopes
+    >>> data = np.zeros((40, 2)), np.arange(40) % 2
+    >>> task = Task(nn.Dense(2), data, optimizer=optax.sgd(0.1), batch_size=4, steps=20)
+    >>> params = {"bias": np.zeros(2), "kernel": np.array([[1.0, 2.0], [3.0, 4.0]])}
+    >>> start = Start(params, jax.tree.map(lambda leaf: leaf == leaf, params), jax.random.key(1))
+    >>> largest = one_shot.at_count(prune.prune(criteria.magnitude(), scopes.globally()), 2)
+    >>> root = jax.random.key(0)
+    >>> [pruned] = one_shot_starts(task, [start], largest, root, scored=[params], rows=[])
+    >>> pruned.params["kernel"].tolist()
+    [[0.0, 0.0], [3.0, 4.0]]
     """
     like = task.shapes[0]
     data = jax.tree.map(jnp.asarray, task.data.train)

@@ -15,6 +15,20 @@ from lth_jax.types import Batch, Key
 def structure_of(task: Task) -> st.Structure:
     """The removable units of a task's network in test mode.
 
+    The parameters may lose slices; the model's state (BatchNorm statistics) is fixed at its initial
+    value. See `structure.find_groups`.
+
+    Args:
+      task: network and data, of which the shape of one example counts.
+
+    Returns:
+      The groups of units, and the reasons why other indices are in no group.
+
+    Raises:
+      ValueError: the network has no parameters or reads none, or its control flow in test mode
+        depends on values.
+      TypeError: the control flow of its initialisation depends on values.
+
     >>> import flax.linen as nn, numpy as np, optax
     >>> data = np.zeros((40, 4)), np.arange(40) % 2
     >>> model = nn.Sequential([nn.Dense(3), nn.relu, nn.Dense(2)])

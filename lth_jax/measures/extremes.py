@@ -162,17 +162,35 @@ def bootstrap_odds(
 ) -> Interval:
     """`log10_odds` with the percentile interval of resampled draws: the uncertainty of the fit.
 
+    The interval of the bootstrap (Efron, 1981): the quantiles `(1 ∓ confidence)/2` of the estimates
+    from resamples of n draws with replacement.
+
     Args:
-      draws: `[n]`.
+      draws: `[n]`, finite.
       value: the value.
       share: see `fit_tail`.
       rng: source of the resamples.
-      confidence: confidence of the interval.
-      resamples: number of resamples.
+      confidence: confidence of the interval, in (0, 1).
+      resamples: number of resamples, at least 1.
 
     Returns:
-      Ends are infinite where the value is beyond the end points of the resamples' fits.
+      log₁₀ of N, where one in N draws is above the value; `replicates` is n. Ends are infinite
+      where the value is beyond the end points of the resamples' fits.
+
+    Raises:
+      ValueError: `draws` is not one-dimensional and finite, fewer than 10 draws are beyond the
+        threshold, or they are all equal, in `draws` or in a resample; `confidence` or `resamples`
+        is out of range.
+
+    >>> draws = np.random.default_rng(0).exponential(size=1000)  # one in 1000 is above log(1000)
+    >>> found = bootstrap_odds(draws, np.log(1000), rng=np.random.default_rng(1), resamples=50)
+    >>> found.low < 3 < found.high
+    True
     """
+    if not 0 < confidence < 1:
+        raise ValueError(f"`confidence` must lie between 0 and 1, got {confidence}.")
+    if resamples < 1:
+        raise ValueError(f"`resamples` must be at least 1, got {resamples}.")
     sample = _vector(draws)
     resampled = (sample[rng.integers(0, sample.size, sample.size)] for _ in range(resamples))
     found = np.sort([log10_odds(one, value, share) for one in resampled])

@@ -128,9 +128,22 @@ def member_kappas(first: Mask, second: Mask) -> NDArray[np.float64]:
 def kappas_between(first: tuple[Mask, Mask], second: tuple[Mask, Mask]) -> NDArray[np.float64]:
     """κ between masks of two recipes on different data orders, mean of both directions.
 
+    `(κ(first₁, second₂) + κ(first₂, second₁)) / 2`, with `member_kappas` for κ.
+
     Args:
       first: the masks of one recipe on two data orders, as for `member_kappas`.
       second: those of the other recipe, on the same two orders.
+
+    Returns:
+      float64 `[members]`, at most 1; NaN where κ is.
+
+    Raises:
+      ValueError: if structures, shapes or numbers of members differ.
+      TypeError: if a kernel's mask is not boolean.
+
+    >>> one, other = ({"w": np.array([[[True, False, x, not x]]])} for x in (True, False))
+    >>> kappas_between((one, one), (one, other))
+    array([0.5])
     """
     (a, b), (c, d) = first, second
     return (member_kappas(a, d) + member_kappas(b, c)) / 2

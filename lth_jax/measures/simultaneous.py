@@ -195,8 +195,21 @@ def by_cell(cells: Mapping[str, ArrayLike], confidence: float = 0.95) -> dict[st
     """`simultaneous` for named cells, with a fixed seed.
 
     Args:
-      cells: one value per seed, the same seeds in each.
-      confidence: the simultaneous coverage.
+      cells: for each name one value per seed, `[seeds]`; the same seeds in each.
+      confidence: the simultaneous coverage, in (0, 1).
+
+    Returns:
+      The interval of each cell by name; its ends are NaN for fewer than three complete seeds.
+
+    Raises:
+      ValueError: if there are no cells, their shapes differ or are not `[seeds]`, `confidence` is
+        not in (0, 1), or it is too high for 9999 resamples.
+
+    >>> found = by_cell({"a": np.arange(8.0), "b": np.arange(8.0) + 10})
+    >>> {name: one.estimate for name, one in found.items()}
+    {'a': 3.5, 'b': 13.5}
+    >>> found["a"].low < 3.5 < found["a"].high
+    True
     """
     table = np.stack([np.asarray(values) for values in cells.values()], axis=1)
     found = simultaneous(table, rng=np.random.default_rng(0), confidence=confidence)

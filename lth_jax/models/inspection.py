@@ -75,7 +75,12 @@ def layer_outputs(
 
     Returns:
       `{name of the layer: (batch, ..., units)}`, ordered by name; the first output of a layer that
-      is called several times.
+      is called several times. Layers whose output is not one array are left out; without a layer
+      of these classes it is empty.
+
+    Raises:
+      TypeError: the call of `module` does not take `train`.
+      flax.errors.FlaxError: `params` or `state` does not fit `module` and `x`.
 
     >>> from lth_jax.models.adapters import from_linen
     >>> from lth_jax.models.mlp import MLP

@@ -175,8 +175,29 @@ class Dropout(nn.Module):
 def batch_norm(x: jax.Array, *, train: bool) -> jax.Array:
     """Adds a `nn.BatchNorm` (momentum 0.9) to the calling compact module; a `Norm`.
 
-    `γ (x - μ) / sqrt(σ² + ε) + β` per channel, with μ and σ² of the batch in training and their
-    running means in evaluation. Source: Ioffe and Szegedy (2015).
+    `γ (x - μ) / sqrt(σ² + ε) + β` per channel, with ε = 10⁻⁵. In training, μ and σ² are the mean
+    and the biased variance over batch and space, and their running means m and v become
+    `0.9 m + 0.1 μ` and `0.9 v + 0.1 σ²`. In evaluation, m and v replace μ and σ². Source: Ioffe and
+    Szegedy (2015).
+
+    Args:
+      x: `(batch, *space, channels)`, of any dtype.
+      train: whether to use the statistics of the batch, and to update the running means.
+
+    Returns:
+      An array like `x`, in float32 or the dtype of `x` if that is wider. γ and β, in `params`, and
+      m and v, in `batch_stats`, are float32 `(channels,)`.
+
+    Raises:
+      flax.errors.FlaxError: the caller is not a compact method of a module.
+
+    >>> class Net(nn.Module):
+    ...     @nn.compact
+    ...     def __call__(self, x, *, train):
+    ...         return batch_norm(x, train=train)
+    >>> out, _ = Net().init_with_output(jax.random.key(0), jnp.array([[1.0], [3.0]]), train=True)
+    >>> out.round(3).tolist()
+    [[-1.0], [1.0]]
     """
     return nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
 
@@ -184,11 +205,29 @@ def batch_norm(x: jax.Array, *, train: bool) -> jax.Array:
 def group_norm(x: jax.Array, *, train: bool) -> jax.Array:
     """Adds a `nn.GroupNorm` to the calling compact module; a `Norm` without running statistics.
 
-    Mean and variance are those of each example's groups of 16 channels (of all, if there are
-    fewer), in training and evaluation alike. Source: Wu and He (2018), table 3.
+    `γ (x - μ) / sqrt(σ² + ε) + β` with ε = 10⁻⁶. The mean μ and the biased variance σ² are those
+    of each example's groups of 16 channels (of all, if there are fewer), over channels and space,
+    in training and evaluation alike. Source: Wu and He (2018), table 3.
+
+    Args:
+      x: `(batch, *space, channels)`, of any dtype.
+      train: not used; every `Norm` takes it.
+
+    Returns:
+      An array like `x`, in float32 or the dtype of `x` if that is wider. γ and β, in `params`, are
+      float32 `(channels,)`.
 
     Raises:
       ValueError: if the number of channels is above 16 and not a multiple of 16.
+      flax.errors.FlaxError: the caller is not a compact method of a module.
+
+    >>> class Net(nn.Module):
+    ...     @nn.compact
+    ...     def __call__(self, x, *, train):
+    ...         return group_norm(x, train=train)
+    >>> out, _ = Net().init_with_output(jax.random.key(0), jnp.array([[1.0, 3.0]]), train=True)
+    >>> out.round(3).tolist()
+    [[-1.0, 1.0]]
     """
     del train
     size = min(16, x.shape[-1])

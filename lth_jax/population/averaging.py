@@ -110,13 +110,29 @@ def mean_network(model: Model, batch_size: int) -> Callable[[Member, Batch], Mem
     The optimizer's state must contain one of `averaged`. BatchNorm statistics are recomputed by one
     pass over the training data in training mode, starting from the member's statistics.
 
+    Source: Izmailov et al. (2018), "Averaging weights leads to wider optima".
+
     Args:
       model: the network.
       batch_size: examples per batch of that pass; a remainder is not used.
 
+    Returns:
+      `(member, training data) -> member`: one member, no member axis, with other `params` and
+      `state`.
+
     Raises:
-      ValueError: when called, `batch_size` exceeds the number of training examples, and the model
-        has a state.
+      ValueError: when called, the optimizer's state contains no state of `averaged`, or several; or
+        `batch_size` exceeds the number of training examples, and the model has a state.
+
+    >>> import flax.linen as nn
+    >>> from lth_jax.models import as_model
+    >>> params = {"bias": jnp.zeros(1), "kernel": jnp.ones((2, 1))}
+    >>> slots = AveragedState(jax.tree.map(lambda leaf: leaf / 2, params), jnp.int32(2), ())
+    >>> key, mask = jax.random.key(0), jax.tree.map(lambda leaf: leaf == leaf, params)
+    >>> member = Member(params, {}, slots, mask, key, key, {}, jnp.array(True))
+    >>> data = Batch(jnp.zeros((4, 2)), jnp.zeros(4))
+    >>> mean_network(as_model(nn.Dense(1)), batch_size=2)(member, data).params["kernel"].tolist()
+    [[0.5], [0.5]]
     """
 
     def averaged_member(member: Member, train: Batch) -> Member:

@@ -126,6 +126,14 @@ def narrowed(plan: Plan, members: int) -> Plan:
     Unchanged if padding costs less than a tenth, and for levels of several chunks, so that
     populations of different sizes share chunks and members.
 
+    Args:
+      plan: the plan of the whole population.
+      members: number of members of the level.
+
+    Returns:
+      `plan` with the chunk `c = s ⌈members / s⌉` where 1.1 c is below its chunk, otherwise `plan`;
+      `s` is `devices · vmapped`, or `devices` where `vmapped` is None.
+
     >>> narrowed(Plan(20, devices=2, vmapped=1), 5).chunk, narrowed(Plan(20), 45).chunk
     (6, 20)
     """
@@ -136,6 +144,14 @@ def narrowed(plan: Plan, members: int) -> Plan:
 
 def level_plans(plan: Plan, sizes: Sequence[int]) -> list[tuple[int, Plan]]:
     """The plans for levels of these sizes, as `(level, plan from that level on)`.
+
+    Args:
+      plan: the plan of the whole population.
+      sizes: number of members of each level, that of level 0 first; see `lottery.level_sizes`.
+
+    Returns:
+      `narrowed` plans in the order of levels, the first for level 0; a level with the plan of the
+      level before it has no entry. Empty without sizes.
 
     >>> [(level, one.chunk) for level, one in level_plans(Plan(20), [5, 20, 20])]
     [(0, 5), (1, 20)]

@@ -200,8 +200,20 @@ def init_member(
       example: inputs of any batch size, for their shape.
       replicate: the index of its seed, int32.
 
+    Returns:
+      The member, without a member axis; `schedule_offset` and `data_offset` are 0.
+
     Raises:
       TypeError: if a key is not a typed key.
+
+    >>> import flax.linen as nn, numpy as np
+    >>> from lth_jax.population.task import Task
+    >>> data = np.zeros((40, 4)), np.arange(40) % 2
+    >>> task = Task(nn.Dense(2), data, optimizer=optax.sgd(0.1), batch_size=4, steps=20)
+    >>> init_key, data_key = jax.random.split(jax.random.key(0))
+    >>> member = init_member(task.trainer, init_key, data_key, task.hyper, task.example)
+    >>> member.params["kernel"].shape, bool(member.mask["kernel"].all()), sorted(member.hyper)
+    ((4, 2), True, ['data_offset', 'learning_rate', 'replicate', 'schedule_offset'])
     """
     # Other key implementations draw other numbers under vmap than for a single member.
     init_key = keys.as_threefry(init_key, "init_key")
@@ -226,7 +238,21 @@ def init_member(
 
 
 def init_record(member: Member) -> Record:
-    """The record of a member before training."""
+    """The record of a member before training.
+
+    Args:
+      member: one member, no member axis.
+
+    Returns:
+      The record: `best_loss` inf, `best_step` and `diverged_at` −1, and copies of the member's
+      parameters and state.
+
+    >>> key, params = jax.random.key(0), {"w": jnp.ones(2)}
+    >>> mask, alive = {"w": jnp.ones(2, bool)}, jnp.array(True)
+    >>> record = init_record(Member(params, {}, (), mask, key, key, {}, alive))
+    >>> float(record.best_loss), int(record.best_step), record.best_params["w"].tolist()
+    (inf, -1, [1.0, 1.0])
+    """
     return Record(
         best_loss=jnp.float32(jnp.inf),
         best_step=jnp.int32(-1),
@@ -297,6 +323,16 @@ def evaluate(trainer: Trainer, params: Params, state: Any, data: Batch) -> Info:
 
     Returns:
       `{metric: float32}`; NaN without examples.
+
+    >>> import flax.linen as nn, numpy as np
+    >>> from lth_jax.population.task import Task
+    >>> data = np.zeros((40, 4)), np.arange(40) % 2
+    >>> task = Task(nn.Dense(2), data, optimizer=optax.sgd(0.1), batch_size=4, steps=20)
+    >>> params = {"bias": jnp.zeros(2), "kernel": jnp.zeros((4, 2))}
+    >>> four = Batch(jnp.zeros((4, 4)), jnp.array([0, 0, 0, 1]))
+    >>> means = evaluate(task.trainer, params, {}, four)
+    >>> f"{means['loss']:.3f}", float(means["accuracy"])  # ln 2, and three of four
+    ('0.693', 0.75)
     """
     n = len(jax.tree.leaves(data)[0])
     if n == 0:

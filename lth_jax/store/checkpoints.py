@@ -147,6 +147,12 @@ def restore(path: str | Path, like: Any = None, *, name: str | None = None) -> C
         message names it.
       StoreError: the folder does not exist, or was written in another format.
       ValueError: `like` differs from what was saved; the message names the leaf.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "ticket"
+    >>> save(path, ({"w": np.ones(2)}, 3), {"level": 3}, name="demo")
+    >>> restore(path, ({"w": np.zeros(2)}, 0), name="demo").tree
+    ({'w': array([1., 1.])}, array(3))
     """
     path = Path(path)
     text = check(path, name)

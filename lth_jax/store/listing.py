@@ -75,8 +75,16 @@ def is_run(path: Path) -> bool:
 def find_run(root: str | Path, text: str) -> RunInfo:
     """The run that `text` names: a path, a full name, or a unique beginning or end of a name.
 
+    Args:
+      root: the folder of all runs.
+      text: the path of a run's folder, which need not lie in `root`; or a name, its beginning, its
+        end, or the beginning of its hash. A path counts before a name.
+
+    Returns:
+      The run's line in `list_runs`; its status is `damaged` if its files cannot be read.
+
     Raises:
-      StoreError: there is none, or more than one; the message lists the nearest names.
+      StoreError: `text` is empty, or names no run, or more than one; the message lists names.
 
     >>> import tempfile
     >>> from lth_jax.store import open_run

@@ -158,7 +158,18 @@ def lost_process_errors(team: Team) -> Iterator[None]:
 
 
 def lost(team: Team, reason: str) -> str:
-    """The error message of a process that stops because it lost another."""
+    """The error message of a process that stops because it lost another.
+
+    Args:
+      team: the processes, with the index of this one.
+      reason: how the loss was noticed, one line.
+
+    Returns:
+      The message, one sentence, for a `LostProcessError`.
+
+    >>> lost(Team(index=1, count=4), "UNKNOWN: Gloo")
+    'process 1 of 4 stops because another process was lost or failed (UNKNOWN: Gloo); start all ...'
+    """
     return (
         f"process {team.index} of {team.count} stops because another process was lost or failed "
         f"({reason}); start all processes again to continue."

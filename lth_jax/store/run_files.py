@@ -96,6 +96,18 @@ def run_folder(name: str, config: Any, identity: Any = None) -> str:
 
     The hash is that of the configuration, and of the identity where there is one.
 
+    Args:
+      name: the run's name; see `check_folder_name`.
+      config: the configuration, in JSON types (see `canonical`).
+      identity: further facts that determine the result, in JSON types; None for none.
+
+    Returns:
+      The name, without the folder of all runs.
+
+    Raises:
+      TypeError: a value has no exact JSON form, or a key is not a string.
+      ValueError: a float is NaN or infinite.
+
     >>> run_folder("demo", {"rate": 0.1})
     'demo-1b8466c9'
     """
@@ -131,7 +143,26 @@ def _status_hash(path: Path) -> str | None:
 
 
 def read_identity(path: str | Path) -> dict[str, Any] | None:
-    """What determines a run's result besides its configuration; None if nothing was recorded."""
+    """What determines a run's result besides its configuration; None if nothing was recorded.
+
+    Args:
+      path: the run's folder.
+
+    Returns:
+      The content of `identity.json`, as it was given to `open_run`; None without that file.
+
+    Raises:
+      CorruptError: the file is not JSON, was changed after it was written, or belongs to another
+        run.
+      StoreError: the file cannot be read, for instance without permission.
+
+    >>> import tempfile
+    >>> from lth_jax.store import open_run
+    >>> identity = {"data": "0a4f"}
+    >>> with open_run(tempfile.mkdtemp(), name="demo", config={}, env={}, identity=identity) as run:
+    ...     read_identity(run.path)
+    {'data': '0a4f'}
+    """
     path = Path(path).absolute()
     if not (path / IDENTITY).exists():
         return None
@@ -139,7 +170,29 @@ def read_identity(path: str | Path) -> dict[str, Any] | None:
 
 
 def read_status(path: str | Path) -> Status:
-    """The status, name and start of a run."""
+    """The status, name and start of a run.
+
+    Args:
+      path: the run's folder.
+
+    Returns:
+      The content of `status.json`. `status` is one of `running`, `finished`, `failed` and
+      `interrupted`; `created` and `updated` are ISO 8601 in UTC. A killed run keeps the status
+      `running`.
+
+    Raises:
+      CorruptError: the file is missing, is not JSON, was changed after it was written, belongs to
+        another run, or has another shape or an unknown status.
+      StoreError: the file cannot be read, for instance without permission.
+
+    >>> import tempfile
+    >>> from lth_jax.store import open_run
+    >>> with open_run(tempfile.mkdtemp(), name="demo", config={}, env={}) as run:
+    ...     run.finish()
+    >>> found = read_status(run.path)
+    >>> found["name"], found["status"]
+    ('demo', 'finished')
+    """
     path = Path(path).absolute()
     found = records.read(path / STATUS, path.name, Status)
     if found["status"] not in STATUSES:
@@ -148,13 +201,52 @@ def read_status(path: str | Path) -> Status:
 
 
 def read_env(path: str | Path) -> Env:
-    """What a run was made with."""
+    """What a run was made with.
+
+    Args:
+      path: the run's folder.
+
+    Returns:
+      The content of `env.json`: `environments`, one entry per change and the latest last; `plan`,
+      None before there is one; and `replans`, the forced changes of the plan.
+
+    Raises:
+      CorruptError: the file is missing, is not JSON, was changed after it was written, belongs to
+        another run, or has another shape.
+      StoreError: the file cannot be read, for instance without permission.
+
+    >>> import tempfile
+    >>> from lth_jax.store import open_run
+    >>> with open_run(tempfile.mkdtemp(), name="demo", config={}, env={"jax": "0.10.2"}) as run:
+    ...     read_env(run.path)
+    {'environments': [{'jax': '0.10.2'}], 'plan': None, 'replans': []}
+    """
     path = Path(path).absolute()
     return records.read(path / ENV, path.name, Env)
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """The nodes of a run."""
+    """The nodes of a run.
+
+    Args:
+      path: the run's folder.
+
+    Returns:
+      The content of `manifest.json`: `nodes`, the entries `{"key": …, **labels}` in the order in
+      which they were added; `config_hash`; and `plan` and `replans`, as in `read_env`.
+
+    Raises:
+      CorruptError: the file is missing, is not JSON, was changed after it was written, belongs to
+        another run, or has another shape, such as a node without a key.
+      StoreError: the file cannot be read, for instance without permission.
+
+    >>> import tempfile
+    >>> from lth_jax.store import open_run
+    >>> with open_run(tempfile.mkdtemp(), name="demo", config={}, env={}) as run:
+    ...     run.add("0a4f", level=1)
+    ...     read_manifest(run.path)["nodes"]
+    [{'key': '0a4f', 'level': 1}]
+    """
     path = Path(path).absolute()
     found = records.read(path / MANIFEST, path.name, Manifest)
     records.check(found["nodes"], list[Entry], path / MANIFEST)

@@ -212,7 +212,25 @@ def is_complete(
     Args:
       store: holds the nodes.
       path: the run's folder.
-      problem: the check of a node; `store.problem` by default.
+      problem: the check of a node, `key -> sentence or None`; `store.problem` by default.
+
+    Returns:
+      Whether status, configuration, environment, manifest and all nodes are intact, and the status
+      is `finished`. False for a folder that does not exist.
+
+    Raises:
+      StoreError: a file of the run cannot be read, for instance without permission, or a node has
+        another format.
+      OSError: a file of a node cannot be read.
+      ValueError: the manifest lists a key that is not a SHA-256 in hex.
+
+    >>> import tempfile
+    >>> store = Store(tempfile.mkdtemp())
+    >>> with open_run(store.root, name="demo", config={}, env={}) as run:
+    ...     before = is_complete(store, run.path)
+    ...     run.finish()
+    >>> before, is_complete(store, run.path)
+    (False, True)
     """
     path, look = Path(path), problem or store.problem
     try:

@@ -21,14 +21,23 @@ def refill(structure: Structure, mask: Mask, prunable: Prunable) -> Mask:
 
     IMP-Refill (Chen et al., 2022, "Coarsening the granularity"): within each group, the units with
     the most kept weights regain all their weights, and the others are removed. A group whose
-    weights have density d keeps the fraction d^t of its units, with the same t for all groups, such
-    that as many weights as possible are kept, but no more than in the ticket. No group is emptied.
-    Pure, so it can be vmapped.
+    weights have density d keeps the fraction d^t of its units, with the same t ∈ [0, 4] for all
+    groups, such that as many weights as possible are kept, but no more than in the ticket. No group
+    is emptied. If even t = 4 keeps more weights than the ticket, t is 4. Pure, so it can be
+    vmapped.
 
     Args:
       structure: from `find_groups`.
-      mask: a ticket's mask of single weights.
+      mask: a ticket's mask of single weights: bool leaves shaped like the parameters.
       prunable: which leaves are counted and masked; the others are all True.
+
+    Returns:
+      A mask of whole units: a tree of bools shaped like the parameters.
+
+    Raises:
+      ValueError: `mask` does not fit the analysed parameters, or `prunable` has another structure
+        or no True leaf.
+      TypeError: a leaf of `prunable` is not a Python boolean.
 
     >>> from lth_jax.structure.groups import find_groups
     >>> params = {"v": jnp.ones((2, 1)), "w": jnp.ones((3, 2))}
@@ -71,11 +80,22 @@ def refill(structure: Structure, mask: Mask, prunable: Prunable) -> Mask:
 def random_units(structure: Structure, key: Key, mask: Mask, prunable: Prunable) -> Mask:
     """Random units, the same number of each group as in a mask of units.
 
+    The units of each group are permuted uniformly and independently of other groups. Pure, so it
+    can be vmapped.
+
     Args:
       structure: from `find_groups`.
-      key: a typed key.
-      mask: a mask of whole units, from a pruner of units or `refill`.
+      key: a typed key; the i-th group uses `fold_in(key, i)`.
+      mask: a mask of whole units, from a pruner of units or `refill`: bool leaves shaped like the
+        parameters.
       prunable: which leaves are masked; the others are all True.
+
+    Returns:
+      A mask of whole units: a tree of bools shaped like the parameters.
+
+    Raises:
+      ValueError: `mask` or `prunable` does not fit the analysed parameters.
+      TypeError: `key` is not a key.
 
     >>> from lth_jax.structure.groups import find_groups
     >>> params = {"v": jnp.ones((4, 1)), "w": jnp.ones((3, 4))}

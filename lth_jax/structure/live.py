@@ -101,8 +101,15 @@ def live_mask(structure: Structure, mask: Mask, *, constant_inputs: bool = False
 
     Args:
       structure: from `find_groups`.
-      mask: bool leaves shaped like the parameters.
+      mask: bool leaves shaped like the parameters (concrete).
       constant_inputs: as in `live_units`.
+
+    Returns:
+      A subset of the mask: a tree of NumPy bools shaped like the parameters.
+
+    Raises:
+      ValueError: `mask` does not fit the analysed parameters.
+      TypeError: a leaf of `mask` is floating-point.
 
     >>> import jax.numpy as jnp
     >>> from lth_jax.structure.groups import find_groups
@@ -121,14 +128,23 @@ def effective_density(
 ) -> float:
     """The density of the mask without the weights of dead units.
 
-    It is at most the density of the mask. Vysogorets & Kempe (2023) remove single connections; this
-    function removes whole units.
+    `(kept weights of live units) / (all weights)`, both over the prunable leaves. It is at most the
+    density of the mask. Vysogorets & Kempe (2023) remove single connections; this function removes
+    whole units.
 
     Args:
       structure: from `find_groups`.
-      mask: bool leaves shaped like the parameters.
+      mask: bool leaves shaped like the parameters (concrete).
       prunable: which leaves are counted.
       constant_inputs: as in `live_units`.
+
+    Returns:
+      A fraction in [0, 1].
+
+    Raises:
+      ValueError: `mask` does not fit the analysed parameters, or `prunable` has another structure
+        or no True leaf.
+      TypeError: a leaf of `mask` is floating-point, or one of `prunable` is not a Python boolean.
 
     >>> import jax.numpy as jnp
     >>> from lth_jax.structure.groups import find_groups

@@ -70,6 +70,17 @@ def fan_of(module: Any) -> Fan:
     Without this attribute, in any framework, the fan of a kernel is its fan-in, as in the default
     initialisers of Flax, Equinox and Haiku.
 
+    Args:
+      module: a network of any framework. `initialization` is one of the initialisers in
+        `lth_jax.models.layers`; another value counts as absent.
+
+    Returns:
+      A `Fan`: the fan of kernels; for an `embedding` the size of its last axis; 1 for leaves whose
+      variance does not depend on the size, such as position embeddings.
+
+    Raises:
+      TypeError: `initialization` is not hashable.
+
     >>> from lth_jax.layouts import DENSE
     >>> fan_of(None)("kernel", DENSE, (8, 16))
     8

@@ -67,6 +67,10 @@ RULES: dict[str, Rule] = {}
 def register(*names: str, link: Link, run: Run = unchanged) -> None:
     """Registers a rule for primitives, also for user-defined ones.
 
+    The rule replaces an earlier one of the same name without a warning, also one of the library.
+    Nothing is checked here: names of unknown primitives have no effect, `find_groups` raises the
+    errors of `link`, and `compact` those of `run`.
+
     Args:
       *names: names of primitives (`primitive.name`).
       link: `(links, op, ins) -> outs`. `ins` holds for each operand a list with one array of atoms

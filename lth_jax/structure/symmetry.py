@@ -93,8 +93,15 @@ def align(structure: Structure, target: Params, params: Params, *, sweeps: int =
     Args:
       structure: as in `match`.
       target: as in `match`.
-      params: as in `match`.
+      params: as in `match`; both trees hold concrete arrays.
       sweeps: as in `match`.
+
+    Returns:
+      The permuted `params`, with their structure, shapes and dtypes.
+
+    Raises:
+      ValueError: `params` or `target` does not fit the structure, or weights of units that can be
+        permuted are NaN or infinite.
 
     >>> import jax.numpy as jnp
     >>> from lth_jax.structure.groups import find_groups

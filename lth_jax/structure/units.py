@@ -81,6 +81,12 @@ def units_of(structure: Structure, mask: Mask) -> dict[str, jax.Array]:
       structure: from `find_groups`.
       mask: bool leaves shaped like the parameters.
 
+    Returns:
+      Group name → bool `[units]`, True = kept, as `expand` takes it.
+
+    Raises:
+      ValueError: `mask` does not fit the analysed parameters.
+
     >>> from lth_jax.structure.groups import find_groups
     >>> params = {"v": jnp.ones((2, 1)), "w": jnp.ones((3, 2))}
     >>> found = find_groups(lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"], params, jnp.ones((1, 3)))
@@ -88,6 +94,7 @@ def units_of(structure: Structure, mask: Mask) -> dict[str, jax.Array]:
     >>> units_of(found, mask)["v:0"].tolist()
     [True, False]
     """
+    trees.check_same_structure("mask", mask, "the analysed parameters", structure.params)
     leaves = trees.to_named(mask)
 
     def alive(slot: Slot) -> jax.Array:
@@ -150,6 +157,23 @@ def granularity(structure: Structure, reduction: Reduction = jnp.sum) -> Granula
       structure: from `find_groups`.
       reduction: `(scores, axis, keepdims)` over each slice of a unit, such as `jnp.sum`, `jnp.mean`
         or `lth_jax.pruning.granularity.l2`; the results for slices are added.
+
+    Returns:
+      A granularity whose units are one vector `[units]` over all groups, in their order. The size
+      of a unit is the number of its weights.
+
+    Raises:
+      ValueError: the structure has no groups; from `to_units`, the mask does not fit the analysed
+        parameters, a prunable leaf has no axis whose indices all belong to units, or `prunable` has
+        another structure or no True leaf.
+      TypeError: from `to_units`, a leaf of `prunable` is not a Python boolean.
+
+    >>> from lth_jax.structure.groups import find_groups
+    >>> params = {"v": jnp.array([[1.0], [2.0]]), "w": jnp.array([[3.0, 4.0]])}
+    >>> found = find_groups(lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"], params, jnp.ones((1, 1)))
+    >>> mask, by_unit = jax.tree.map(lambda p: p > 0, params), granularity(found)
+    >>> by_unit.to_units(params, mask, prunable=prunable(found)).scores.tolist()
+    [4.0, 6.0]
     """
     return grouped(members(structure), reduction)
 

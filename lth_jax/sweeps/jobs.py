@@ -82,7 +82,25 @@ class Group(NamedTuple):
 
 
 def groups(jobs: Iterable[Job]) -> list[Group]:
-    """Groups jobs of equal programs, constants, data and steps into populations."""
+    """Groups jobs of equal programs, constants, data and steps into populations.
+
+    Args:
+      jobs: the jobs.
+
+    Returns:
+      The groups in the order of their first jobs; each keeps the order of its jobs.
+
+    >>> import flax.linen as nn, numpy as np, optax
+    >>> from lth_jax.lottery import Seeds, Task, imp, make_experiment, make_ladder
+    >>> data = np.zeros((40, 4)), np.arange(40) % 2
+    >>> task = Task(nn.Dense(2), data, optimizer=optax.sgd(0.1), batch_size=4, steps=20)
+    >>> ladder, jobs = make_ladder(task, imp(levels=0)), []
+    >>> for seed in range(2):
+    ...     experiment = make_experiment(task, Seeds(jax.random.key(seed), 2), ladder)
+    ...     jobs.append(Job({"seed": seed}, "demo", {"seed": seed}, experiment))
+    >>> [(len(group.jobs), group.sizes, group.lengths) for group in groups(jobs)]
+    [(2, [4], [20])]
+    """
     found: dict[str, tuple[str, list[Job]]] = {}
     for job in jobs:
         identity, ladder = job.experiment.identity, job.experiment.ladder
@@ -104,6 +122,28 @@ def together(groups: Sequence[Group]) -> Estimate:
 
     Memory is that of the largest job; disk space is that of all members, shared members counted
     once.
+
+    Args:
+      groups: from `groups`.
+
+    Returns:
+      The estimate of the job that needs the most memory, with the number of all members and the
+      bytes of all in the store.
+
+    Raises:
+      ValueError: no job has an estimate.
+
+    >>> import flax.linen as nn, numpy as np, optax
+    >>> from lth_jax.lottery import Seeds, Task, imp, make_experiment, make_ladder
+    >>> data = np.zeros((40, 4)), np.arange(40) % 2
+    >>> task = Task(nn.Dense(2), data, optimizer=optax.sgd(0.1), batch_size=4, steps=20)
+    >>> ladder = make_ladder(task, imp(levels=0))
+    >>> experiment = make_experiment(task, Seeds(jax.random.key(0), 2), ladder)
+    >>> one = Estimate(2, widest=2, chunk=1, member=40, training=120, store=80, stored=(40.0,))
+    >>> jobs = [Job({"copy": i}, "demo", {"copy": i}, experiment, one) for i in range(3)]
+    >>> found = together(groups(jobs))  # the three jobs share their two members
+    >>> found.members, found.store
+    (2, 80)
     """
     members, stored = 0, 0.0
     for group in groups:

@@ -13,7 +13,7 @@ from lth_jax.lottery.running import data_placement, measure_plans, read_plans, w
 from lth_jax.population import DRIVERS, Plan, candidate_plans, read_plan
 from lth_jax.population.placement import check_plan
 from lth_jax.sweeps.jobs import Group
-from lth_jax.text import clock
+from lth_jax.text import clock, counted
 
 WIDTHS = (16, 64)
 """Candidate chunk sizes for large populations: a level has several chunks, which workers share."""
@@ -84,8 +84,25 @@ def planned(
       always: whether to measure a configured plan too.
       on_start: called before a measurement; not if the choice is cached.
 
+    Returns:
+      The fields of the `population.Plan`; `evidence`, one record per measured plan, as from
+      `population.choose_plan`; `data`, `"host"` or `"device"`; and `is_chunk_set`, whether the
+      chunk is configured.
+
     Raises:
       PlanError: no plan fits the devices or the memory.
+
+    >>> import flax.linen as nn, numpy as np, optax
+    >>> from lth_jax.lottery import Seeds, Task, imp, make_experiment, make_ladder
+    >>> data = np.zeros((40, 4)), np.arange(40) % 2
+    >>> task = Task(nn.Dense(2), data, optimizer=optax.sgd(0.1), batch_size=4, steps=20)
+    >>> ladder = make_ladder(task, imp(levels=0))
+    >>> experiment = make_experiment(task, Seeds(jax.random.key(0), 2), ladder)
+    >>> from lth_jax.sweeps import Job, groups
+    >>> [group] = groups([Job({}, "demo", {}, experiment)])
+    >>> found = planned(group, PlanOptions(chunk=2, driver="scan", devices=1))
+    >>> found["chunk"], found["evidence"], found["data"], found["is_chunk_set"]
+    (2, [], 'device', True)
     """
     experiment, most = group.jobs[0].experiment, max(group.sizes)
     plans = options.candidates([w for w in WIDTHS if w <= most] or [most])
@@ -129,9 +146,9 @@ class Outlook(NamedTuple):
     def __str__(self) -> str:
         memory = "" if self.bytes is None else f"{self.bytes / 2**20:.3g} MiB, "
         return (
-            f"{self.jobs} cells, {self.members} members ({self.missing} to train), "
-            f"{self.plan.chunk} at a time by {self.plan.driver}, {memory}about "
-            f"{clock(self.seconds)}"
+            f"{counted(self.jobs, 'cell')}, {counted(self.members, 'member')} "
+            f"({self.missing:,} to train), {self.plan.chunk} at a time by {self.plan.driver}, "
+            f"{memory}about {clock(self.seconds)}"
         )
 
 
@@ -142,6 +159,27 @@ def outlook(group: Group, plan: dict[str, Any], index: MemberIndex) -> Outlook:
       group: the group.
       plan: a measured plan from `planned`.
       index: index of the store.
+
+    Returns:
+      The numbers of jobs and members, the plan, seconds, and bytes.
+
+    Raises:
+      ValueError: `plan` was not measured, so that its evidence lacks it.
+
+    >>> import tempfile
+    >>> import flax.linen as nn, numpy as np, optax
+    >>> from lth_jax.lottery import Seeds, Task, imp, make_experiment, make_ladder
+    >>> data = np.zeros((40, 4)), np.arange(40) % 2
+    >>> task = Task(nn.Dense(2), data, optimizer=optax.sgd(0.1), batch_size=4, steps=20)
+    >>> ladder = make_ladder(task, imp(levels=0))
+    >>> experiment = make_experiment(task, Seeds(jax.random.key(0), 2), ladder)
+    >>> from lth_jax.store import Store
+    >>> from lth_jax.sweeps import Job, groups
+    >>> [group] = groups([Job({}, "demo", {}, experiment)])
+    >>> plan = planned(group, PlanOptions(chunk=2, driver="scan", devices=1))
+    >>> plan["evidence"] = [{**plan, "ms_per_member_step": 500.0, "bytes": 2**20}]
+    >>> print(outlook(group, plan, MemberIndex(Store(tempfile.mkdtemp()))))
+    1 cell, 2 members (2 to train), 2 at a time by scan, 1 MiB, about 0:20
     """
     chosen, plans = read_plan(plan), read_plans(narrow(plan, group), [])
     table = MemberTable([job.experiment for job in group.jobs], plans)

@@ -89,7 +89,28 @@ def train(
 
 
 def finished(root: str | Path, jobs: Sequence[Job]) -> list[bool]:
-    """Whether each job is finished, with all its nodes; shared nodes are checked once."""
+    """Whether each job is finished, with all its nodes; shared nodes are checked once.
+
+    Args:
+      root: the folder of the store, which need not exist.
+      jobs: the jobs.
+
+    Returns:
+      One bool per job, in order: `store.is_complete` of its run.
+
+    Raises:
+      StoreError, OSError: as `store.is_complete`.
+      ValueError, TypeError: the configuration of a job is malformed.
+
+    >>> import flax.linen as nn, jax, numpy as np, optax
+    >>> from lth_jax.lottery import Seeds, Task, imp, make_experiment, make_ladder
+    >>> data = np.zeros((40, 4)), np.arange(40) % 2
+    >>> task = Task(nn.Dense(2), data, optimizer=optax.sgd(0.1), batch_size=4, steps=20)
+    >>> ladder = make_ladder(task, imp(levels=0))
+    >>> experiment = make_experiment(task, Seeds(jax.random.key(0), 2), ladder)
+    >>> finished("nowhere", [Job({}, "demo", {}, experiment)])
+    [False]
+    """
     store, folder = stores.Store(root), Path(root)
     problem = functools.cache(store.problem)
     return [stores.is_complete(store, folder / job.run, problem=problem) for job in jobs]

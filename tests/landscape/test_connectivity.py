@@ -230,6 +230,7 @@ def test_directions_of_different_keys_differ():
             "`first` must have the structure",
         ),
         (lambda: connectivity.filter_direction(KEY, NET, NET), TypeError, "`mask` at 'a'"),
+        (lambda: connectivity.mix({"n": jnp.arange(2)}, NET, 0.5), TypeError, "`first` at 'n'"),
     ],
 )
 def test_bad_input_is_one_sentence(call, error, words):

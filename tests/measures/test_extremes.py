@@ -118,3 +118,10 @@ def test_bootstrapped_odds_cover_those_of_an_exponential_tail():
 def test_bad_input_is_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("wrong", [{"confidence": 0}, {"confidence": 1.5}, {"resamples": 0}])
+def test_intervals_out_of_range_are_refused(wrong):
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must"):
+        extremes.bootstrap_odds(rng.normal(size=400), 1.0, 0.1, rng=rng, **wrong)

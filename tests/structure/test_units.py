@@ -59,3 +59,15 @@ def test_unit_masks_and_leaf_masks_are_inverse(two_layers):
         back = st.units_of(found, st.expand(found, units))
         for name, flags in units.items():
             np.testing.assert_array_equal(back[name], flags)
+
+
+def test_masks_of_other_shapes_are_refused(two_layers):
+    found, params = two_layers
+    mask = jax.tree.map(lambda p: jnp.ones((*p.shape[:-1], 1), bool), params)
+    some = dict.fromkeys(params, True)
+    for call in (
+        lambda: st.units_of(found, mask),
+        lambda: st.random_units(found, jax.random.key(0), mask, some),
+    ):
+        with pytest.raises(ValueError, match="`mask`"):
+            call()

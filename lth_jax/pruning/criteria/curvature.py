@@ -41,7 +41,9 @@ def fisher(loss: Loss, *, chunk: int = 32) -> Criterion:
       A criterion that needs `batches`.
 
     Raises:
-      ValueError: if `chunk` is below 1.
+      ValueError: if `chunk` is below 1; from the criterion, if `batches` is missing or empty, and
+        as in `saliency`.
+      TypeError: from the criterion, as in `saliency`.
 
     Example:
       >>> loss = lambda params, x: jnp.mean(x @ params["w"])
@@ -81,7 +83,9 @@ def obd(loss: Loss, *, probes: int = 1) -> Criterion:
       A criterion that needs `key` and `batches`.
 
     Raises:
-      ValueError: if `probes` is below 1.
+      ValueError: if `probes` is below 1; from the criterion, if `key` is missing, `batches` is
+        missing or empty, and as in `saliency`.
+      TypeError: from the criterion, if `key` is not a typed key, and as in `saliency`.
 
     Example:
       >>> loss = lambda params, x: jnp.mean(x @ params["w"] ** 2)  # H = diag(2x)

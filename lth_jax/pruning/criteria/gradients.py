@@ -38,6 +38,13 @@ def saliency(loss: Loss) -> Criterion:
     Returns:
       A criterion that needs `batches`.
 
+    Raises:
+      ValueError: from the criterion, if `batches` is missing or empty, its batches differ in
+        structure, dtype or example shape, their leaves do not share a first axis of at least one
+        example, or `params` is empty or `mask` does not fit it.
+      TypeError: from the criterion, if `batches` is not a list or tuple, `loss` does not return a
+        scalar, a leaf of `params` is not floating-point, or one of `mask` is not boolean.
+
     Example:
       >>> loss = lambda params, x: jnp.mean(x @ params["w"])
       >>> params, mask = {"w": jnp.array([2.0, -3.0])}, {"w": jnp.ones(2, bool)}
@@ -64,6 +71,10 @@ def snip(loss: Loss) -> Criterion:
 
     Returns:
       A criterion that needs `batches`.
+
+    Raises:
+      ValueError: from the criterion, if `batches` is missing or empty, and as in `saliency`.
+      TypeError: from the criterion, as in `saliency`.
 
     Example:
       >>> loss = lambda params, x: jnp.mean(x @ params["w"])
@@ -98,6 +109,10 @@ def grasp(loss: Loss) -> Criterion:
 
     Returns:
       A criterion that needs `batches`.
+
+    Raises:
+      ValueError: from the criterion, if `batches` is missing or empty, and as in `saliency`.
+      TypeError: from the criterion, as in `saliency`.
 
     Example:
       >>> loss = lambda params, x: jnp.mean(x * params["w"] ** 2)  # g = 2xw, H = 2x

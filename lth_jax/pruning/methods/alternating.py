@@ -107,6 +107,11 @@ def alternating(
       last_dense: length of the last dense phase, as a fraction of the training.
       last_sparse: length of the last sparse phase, as a fraction of the training.
 
+    Raises:
+      ValueError: `steps` is not an integer of at least 1, a fraction is not above 0, or they leave
+        no time for a sparse phase between; from `update`, `prunable` does not fit the parameters.
+      TypeError: `criterion` or `scope` has the wrong type.
+
     >>> method = alternating(prunable={"w": True}, steps=1000)
     >>> method.name, method.starts_dense
     ('alternating', True)

@@ -36,6 +36,12 @@ def sparse_evolution(
         100 updates (every twentieth of a shorter training), up to the end. The authors revise the
         mask after each epoch.
 
+    Raises:
+      ValueError: `steps` is not an integer of at least 1, `events` are invalid or do not begin in
+        the training, or `fraction` is outside (0, 1]; from `update`, `prunable` does not fit the
+        parameters.
+      TypeError: `fraction` is not a number.
+
     >>> method = sparse_evolution(prunable={"w": True}, steps=1000)
     >>> method.name, method.starts_dense
     ('sparse_evolution', False)
@@ -80,6 +86,12 @@ def rigl(
       events: when to revise the mask: `Events`, or its numbers every,begin,end; by default every
         100 updates (every twentieth of a shorter training) in the first three quarters of the
         training, as the authors do.
+
+    Raises:
+      ValueError: `steps` is not an integer of at least 1, `events` are invalid or do not begin in
+        the training, or `fraction` is outside (0, 1]; from `update`, `prunable` does not fit the
+        parameters.
+      TypeError: `fraction` is not a number.
 
     >>> method = rigl(prunable={"w": True}, steps=1000)
     >>> method.name, method.starts_dense

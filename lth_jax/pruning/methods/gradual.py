@@ -39,6 +39,11 @@ def gradual(
         (every twentieth of a shorter training) in the first three quarters of the training. The
         authors prune every 100 to 1000 updates.
 
+    Raises:
+      ValueError: `steps` is not an integer of at least 1, or `events` are invalid or do not begin
+        in the training; from `update`, `prunable` does not fit the parameters.
+      TypeError: `criterion` or `scope` has the wrong type.
+
     >>> method = gradual(prunable={"w": True}, steps=1000, events=Events(every=50, end=600))
     >>> method.name, method.starts_dense
     ('gradual', True)

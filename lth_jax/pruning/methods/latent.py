@@ -42,6 +42,11 @@ def straight_through(
       events: after which updates, counted from 1, the mask is revised: `Events`, or its numbers
         every,begin,end; by default after every 16th, as the authors do.
 
+    Raises:
+      ValueError: `events` are invalid; from `init`, `prunable` does not fit the parameters, the
+        count is out of range, or the scores are NaN, infinite or all equal.
+      TypeError: `criterion` or `scope` has the wrong type.
+
     >>> method = straight_through(prunable={"w": True})
     >>> method.name, method.starts_dense
     ('straight_through', True)
@@ -83,6 +88,11 @@ def iterative_n_m(
       decay: decay of pruned weights; the authors use 2e-4.
       events: after which updates, counted from 1, the mask is revised: `Events`, or its numbers
         every,begin,end; by default after each, as the authors do.
+
+    Raises:
+      ValueError: `n` is outside [1, `m`], or `events` are invalid; from `init`, `m` does not divide
+        the inputs of a prunable leaf, its layout is not known, or as in `straight_through`.
+      TypeError: `scope` has the wrong type.
 
     >>> method = iterative_n_m(prunable={"kernel": True}, n=1, m=4)
     >>> method.name, method.starts_dense

@@ -57,6 +57,12 @@ def movement(
         every,begin,end; by default at each update, until the final count is reached at three
         quarters of the training.
 
+    Raises:
+      ValueError: `steps` is not an integer of at least 1, or `events` are invalid or do not begin
+        in the training; from `update`, `prunable` does not fit the parameters.
+      TypeError: `scope` has the wrong type.
+      AttributeError: `score_optimizer` is not an optimizer.
+
     >>> method = movement(prunable={"w": True}, steps=1000)
     >>> method.name, method.starts_dense
     ('movement', True)

@@ -47,6 +47,10 @@ def soft_threshold(
         (−3200 and above for a ResNet-50, in 10⁵ updates). The default suits short trainings.
       decay: weight decay of s.
 
+    Raises:
+      ValueError: from `init`, `prunable` has another structure than the parameters or no True leaf.
+      TypeError: from `init`, a leaf of `prunable` is not a Python boolean.
+
     >>> import jax, optax
     >>> from lth_jax.pruning.methods import Inputs, soft_threshold
     >>> params, method = {"w": jnp.array([2.0, 0.1])}, soft_threshold(prunable={"w": True}, init=0)

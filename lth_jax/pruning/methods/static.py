@@ -24,6 +24,11 @@ def static(
     This is how lottery tickets are trained (Frankle & Carbin, 2019). The arguments are unused;
     every method takes them.
 
+    Raises:
+      ValueError: from `init`, the mask does not fit the parameters.
+      TypeError: from `init`, a leaf of the mask is not boolean; from `transform`, `inner` is not
+        an optimizer.
+
     >>> import jax, jax.numpy as jnp, optax
     >>> from lth_jax.pruning.methods import Inputs, static
     >>> method, params = static(), {"w": jnp.array([2.0, 0.0])}
@@ -53,6 +58,10 @@ def frozen(
     Evaluates tickets without training (Zhou et al., 2019, "Deconstructing lottery tickets", section
     5). Running statistics of BatchNorm are those of the masked network. The optimizer and the
     arguments are unused.
+
+    Raises:
+      ValueError: from `init`, the mask does not fit the parameters.
+      TypeError: from `init`, a leaf of the mask is not boolean.
 
     >>> import jax, jax.numpy as jnp
     >>> from lth_jax.pruning.methods import Inputs, frozen

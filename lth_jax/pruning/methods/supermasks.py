@@ -49,6 +49,11 @@ def edge_popup(
       scope: which scores compete; `globally()` by default. The authors use `layerwise()`.
       steps: unused.
 
+    Raises:
+      ValueError: from `init`, `prunable` does not fit the parameters, the layout of a prunable leaf
+        is not known, or the count is out of range.
+      TypeError: `scope` has the wrong type.
+
     >>> method = edge_popup(prunable={"w": True})
     >>> method.name, method.starts_dense
     ('edge_popup', True)
@@ -101,6 +106,10 @@ def supermask(
       steps: unused.
       init: initial value of all scores; the authors use 0, a probability of ½.
       rescale: whether each layer's mask is divided by its density (dynamic weight rescaling).
+
+    Raises:
+      ValueError: from `init`, `prunable` has another structure than the parameters or no True leaf.
+      TypeError: from `init`, a leaf of `prunable` is not a Python boolean.
 
     >>> method = supermask(prunable={"w": True}, rescale=True)
     >>> method.name, method.exact

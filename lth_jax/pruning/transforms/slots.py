@@ -33,12 +33,17 @@ def mask_slots(inner: optax.GradientTransformation, state: Any, mask: Mask) -> A
     weight (rows and columns of Adafactor and SM3) are unchanged.
 
     Args:
-      inner: the optimizer that `state` belongs to.
+      inner: the optimizer that `state` belongs to; used only to recognise a vector of slots of all
+        weights, as `optax.flatten` makes.
       state: its state; any pytree.
-      mask: boolean leaves like the parameters.
+      mask: boolean arrays like the parameters; structure, shapes and dtypes are not checked.
 
     Returns:
       A state of the same structure, shapes and dtypes.
+
+    Raises:
+      AttributeError: a leaf of `mask` is not an array, or `inner` is used and is not an optimizer.
+      ValueError: `inner` is used, and its state has another number of leaves than `state`.
 
     >>> inner = optax.trace(0.9)
     >>> state = optax.TraceState(trace={"w": jnp.array([1.0, 2.0])})
