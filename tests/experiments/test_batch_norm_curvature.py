@@ -13,8 +13,6 @@ from lth_jax.store.analyses import analyses
 from lth_jax.types import Batch
 from tests.experiments import tiny
 
-pytestmark = pytest.mark.slow
-
 STEPS = 20
 
 
@@ -44,6 +42,7 @@ def nodes(run, kind):
     return [(entry["labels"], shelf.read(entry["key"])) for entry in analyses(run, kind)]
 
 
+@pytest.mark.slow
 def test_spectra_differ_by_the_mode_of_the_statistics(run):
     options = ["--examples=30", "--steps=12", "--k=1", "--probes=2", "--surface=0", "--levels=1"]
     top = {}
@@ -58,6 +57,7 @@ def test_spectra_differ_by_the_mode_of_the_statistics(run):
     assert top["train"] > 0 and abs(top["train"] - top["evaluate"]) > 1e-2 * top["train"]
 
 
+@pytest.mark.exhaustive
 def test_learning_rates_are_swept(run):
     words = ["--rates=0.01,0.05", "--examples=30"]
     assert learning_rates.main([run.name, "--root", str(run.parent), *words]) == 0
@@ -69,6 +69,7 @@ def test_learning_rates_are_swept(run):
         assert (node.arrays["start_edge"] > 0).all()
 
 
+@pytest.mark.exhaustive
 def test_children_of_one_start_have_statistics_of_their_own_along_the_line(config):
     page = stability.analyse_all(config, (0,), levels=(0,), points=3)
     [(_, node)] = nodes(page.parent.parent, "stability")

@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")  # one, so that the dense networks are trained once
 
 
-@pytest.mark.parametrize("name", sampled(sorted(set(methods.METHODS) - {"static"}), 3))
+@pytest.mark.parametrize("name", sampled(sorted(set(methods.METHODS) - {"static"}), 5))
 def test_a_method_finds_more_of_a_planted_ticket_than_chance(task, folder, name):
     spec = lottery.sparse_training(methods.METHODS[name], 0.2, scope=scopes.globally(minimum=1))
     options = {"replicates": SEEDS, "plan": Plan(SEEDS), "progress": False, "store": folder}
