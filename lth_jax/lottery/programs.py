@@ -74,8 +74,8 @@ def quick_to_compile() -> dict[str, Any] | None:
     """Compiler options for programs that run once a level.
 
     On a CPU they take longer to compile than to run. Without LLVM's optimisations they compile
-    three times faster, and without XLA's fusion emitters (jaxlib 0.10.2) twice as fast again, with
-    the same bits.
+    three times faster. Without XLA's fusion emitters (jaxlib 0.10.2), initial weights compile in
+    .56 to .70 of that time, with the same bits.
     """
     if jax.default_backend() != "cpu":
         return None
