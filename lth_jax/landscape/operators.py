@@ -98,11 +98,11 @@ def check_operator(operator: Any, key: Any) -> None:
     >>> check_operator(jnp.eye(2), jax.random.key(0))
     Traceback (most recent call last):
       ...
-    TypeError: `operator` must be an `Operator`, as from `landscape.hessian`, not a ArrayImpl.
+    TypeError: `operator` must be an `Operator`, as from `landscape.hessian`, got ArrayImpl.
     """
     if not isinstance(operator, Operator):
         raise TypeError(
-            "`operator` must be an `Operator`, as from `landscape.hessian`, not a "
+            "`operator` must be an `Operator`, as from `landscape.hessian`, got "
             f"{type(operator).__name__}."
         )
     check_key(key)
